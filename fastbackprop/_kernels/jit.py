@@ -1,0 +1,153 @@
+"""How kernels are compiled: the one home of jit options, the SIMD width and the on-disk cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+from numba.core import config
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    InTreeCacheLocator,
+    UserProvidedCacheLocator,
+    UserWideCacheLocator,
+)
+
+_WIDTHS = (512, 256, 128)
+
+
+def _host_features() -> dict[str, bool]:
+    if config.CPU_NAME:  # the user has told Numba to compile for another processor
+        return {name[1:]: True for name in (config.CPU_FEATURES or "").split(",") if name[:1] == "+"}
+    return dict(llvm.get_host_cpu_features())
+
+
+def _vector_bits() -> int:
+    """Width of a SIMD register: the host's widest, or what FASTBACKPROP_SIMD says."""
+    forced = os.environ.get("FASTBACKPROP_SIMD", "")
+    if forced:
+        if forced not in {str(width) for width in _WIDTHS}:
+            raise ValueError(
+                f"FASTBACKPROP_SIMD is {forced!r}; it must be 512, 256 or 128 (bits), "
+                "or unset to follow the machine."
+            )
+        return int(forced)
+    features = _host_features()
+    if all(features.get(name) for name in ("avx512f", "avx512bw", "avx512dq", "avx512vl")):
+        return 512
+    return 256 if features.get("avx2") and features.get("fma") else 128
+
+
+VECTOR_BITS = _vector_bits()
+
+# A tile must leave registers for its operands, so its height depends on how many there are.
+VECTOR_REGISTERS = 32 if _host_features().get("avx512vl") or _host_features().get("neon") else 16
+
+
+def source_digest(folder: Path | None = None) -> str:
+    """SHA-256 over every kernel source, the SIMD width and the compilers.
+
+    Numba's own cache looks at the file of the entry point only: after an edit to ``simd.py`` it
+    would go on running the old machine code of ``passes.py``.
+    """
+    digest = hashlib.sha256()
+    for path in sorted((folder or Path(__file__).parent).glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(f"{VECTOR_BITS} {VECTOR_REGISTERS}".encode())
+    digest.update(f"{numba.__version__} {llvmlite.__version__}".encode())
+    return digest.hexdigest()
+
+
+_DIGEST = source_digest()
+
+
+class _Stamped:
+    """A cache location whose entries are valid for one digest of all kernel sources."""
+
+    def get_source_stamp(self) -> str:
+        return _DIGEST
+
+    def get_disambiguator(self) -> str:
+        # In the file name too, so that two SIMD widths do not evict each other.
+        return _DIGEST[:16]
+
+
+class _UserProvided(_Stamped, UserProvidedCacheLocator):
+    pass
+
+
+class _BesideSources(_Stamped, InTreeCacheLocator):
+    pass
+
+
+class _UserWide(_Stamped, UserWideCacheLocator):
+    pass
+
+
+class _KernelCacheImpl(CompileResultCacheImpl):
+    _locator_classes = (_UserProvided, _BesideSources, _UserWide)
+
+
+class _KernelCache(FunctionCache):
+    """Numba's function cache, for which a broken or unwritable file is a miss, not an error."""
+
+    _impl_class = _KernelCacheImpl
+    _warned = False
+
+    @classmethod
+    def warn_once(cls, reason: object) -> None:
+        if not cls._warned:
+            cls._warned = True
+            warnings.warn(
+                f"fastbackprop cannot keep its compiled kernels on disk ({reason}), so each new "
+                "process compiles them again, which takes some seconds. Set NUMBA_CACHE_DIR to a "
+                "writable folder.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a truncated pickle or object file can raise nearly anything
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            self.warn_once(error)
+        except Exception:  # the index is unreadable: begin a new one
+            try:
+                self.flush()
+                super().save_overload(sig, data)
+            except OSError as error:
+                self.warn_once(error)
+
+
+# No fastmath flag: every fused multiply-add is asked for by name, sums keep their order (so that
+# any number of threads gives the same bits), and a test for NaN stays a test.
+_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True}
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that only other kernels call."""
+    return numba.njit(**_OPTIONS, no_cpython_wrapper=True)(function)
+
+
+def entry_point(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls, and keep its machine code on disk."""
+    dispatcher = numba.njit(**_OPTIONS)(function)
+    try:
+        dispatcher._cache = _KernelCache(function)
+    except RuntimeError as error:  # no writable place
+        _KernelCache.warn_once(error)
+    return dispatcher

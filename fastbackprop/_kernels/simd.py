@@ -1,0 +1,705 @@
+"""SIMD vectors, register tiles, pointers and atomics as Numba types: the only file that builds LLVM IR.
+
+A ``Vector`` is one SIMD register (16 float32 or 8 float64 with AVX-512, fewer on narrower
+machines), a ``Tile`` is ``MR`` rows of ``NV`` of them that stay in registers, and a ``Pointer`` is
+a typed address. Kernels use them in plain jitted Python:
+
+>>> from fastbackprop._kernels.jit import kernel
+>>> @kernel
+... def add_rows(out, x, y, n):
+...     for i in range(0, n, lanes(x)):
+...         store(out + i, load(x + i) + load(y + i))
+
+Nothing here is checked: a pointer may point anywhere.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, models, register_model
+
+from fastbackprop._kernels.jit import VECTOR_BITS
+
+_I8 = ir.IntType(8)
+_I32 = ir.IntType(32)
+_I64 = ir.IntType(64)
+_BYTE_POINTER = _I8.as_pointer()
+
+
+# --------------------------------------------------------------------------------------- types
+
+
+def _element(dtype: types.Type) -> ir.Type:
+    """LLVM's type for one element of a vector or behind a pointer."""
+    if dtype == types.float32:
+        return ir.FloatType()
+    if dtype == types.float64:
+        return ir.DoubleType()
+    if dtype == types.boolean:
+        return ir.IntType(1)
+    return ir.IntType(dtype.bitwidth)
+
+
+class Vector(types.Type):
+    """One SIMD register: ``lanes`` elements of ``dtype``."""
+
+    def __init__(self, dtype: types.Type, lanes: int) -> None:
+        self.dtype = dtype
+        self.lanes = lanes
+        super().__init__(name=f"Vector({dtype} x {lanes})")
+
+    @property
+    def llvm(self) -> ir.VectorType:
+        return ir.VectorType(_element(self.dtype), self.lanes)
+
+
+class Tile(types.Type):
+    """``MR`` rows of ``NV`` vectors, held in registers."""
+
+    def __init__(self, vector: Vector, MR: int, NV: int) -> None:
+        self.vector = vector
+        self.MR = MR
+        self.NV = NV
+        super().__init__(name=f"Tile({vector}, {MR} x {NV})")
+
+    @property
+    def llvm(self) -> ir.ArrayType:
+        return ir.ArrayType(self.vector.llvm, self.MR * self.NV)
+
+
+class Pointer(types.Type):
+    """The address of elements of ``dtype``."""
+
+    def __init__(self, dtype: types.Type) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Pointer({dtype})")
+
+
+def vector_of(dtype: types.Type) -> Vector:
+    """The full-width vector of a floating type."""
+    return Vector(dtype, VECTOR_BITS // dtype.bitwidth)
+
+
+@register_model(Vector)
+@register_model(Tile)
+class _RegisterModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+@register_model(Pointer)
+class _PointerModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, _BYTE_POINTER)
+
+
+# ------------------------------------------------------------------------------------ pointers
+
+
+def _at(builder: ir.IRBuilder, pointer: ir.Value, dtype: types.Type, index: ir.Value) -> ir.Value:
+    """Address of element ``index``, as a byte pointer."""
+    size = ir.Constant(_I64, dtype.bitwidth // 8)
+    return builder.gep(pointer, [builder.mul(index, size)], source_etype=_I8)
+
+
+def _load(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.Type, dtype: types.Type) -> ir.Value:
+    # Rows of a caller's data may start anywhere; an unaligned load of aligned data costs nothing.
+    typed = builder.bitcast(pointer, kind.as_pointer())
+    return builder.load(typed, align=dtype.bitwidth // 8, typ=kind)
+
+
+def _store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, dtype: types.Type) -> None:
+    typed = builder.bitcast(pointer, value.type.as_pointer())
+    builder.store(value, typed, align=dtype.bitwidth // 8)
+
+
+@intrinsic
+def pointer(typingctx, address, like):
+    """``address`` (an integer) as a pointer to elements of the type of ``like``."""
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], _BYTE_POINTER)
+
+    dtype = like.dtype if isinstance(like, Pointer | types.NumberClass) else like
+    return Pointer(dtype)(types.intp, like), codegen
+
+
+@intrinsic
+def address_of(typingctx, p):
+    """The address behind a pointer, as an integer."""
+
+    def codegen(context, builder, sig, args):
+        return builder.ptrtoint(args[0], _I64)
+
+    return types.intp(p), codegen
+
+
+@infer_global(operator.add)
+@infer_global(operator.iadd)
+class _PointerAdd(AbstractTemplate):
+    def generic(self, args, kws):
+        if len(args) == 2 and isinstance(args[0], Pointer) and isinstance(args[1], types.Integer):
+            return signature(args[0], args[0], types.intp)
+        return None
+
+
+@lower_builtin(operator.add, Pointer, types.Integer)
+@lower_builtin(operator.iadd, Pointer, types.Integer)
+def _pointer_add(context, builder, sig, args):
+    return _at(builder, args[0], sig.args[0].dtype, args[1])
+
+
+@infer_global(operator.getitem)
+class _PointerGet(AbstractTemplate):
+    def generic(self, args, kws):
+        if isinstance(args[0], Pointer) and isinstance(args[1], types.Integer):
+            return signature(args[0].dtype, args[0], types.intp)
+        return None
+
+
+@lower_builtin(operator.getitem, Pointer, types.Integer)
+def _pointer_get(context, builder, sig, args):
+    dtype = sig.args[0].dtype
+    return _load(builder, _at(builder, args[0], dtype, args[1]), _element(dtype), dtype)
+
+
+@infer_global(operator.setitem)
+class _PointerSet(AbstractTemplate):
+    def generic(self, args, kws):
+        if isinstance(args[0], Pointer) and isinstance(args[1], types.Integer):
+            return signature(types.none, args[0], types.intp, args[0].dtype)
+        return None
+
+
+@lower_builtin(operator.setitem, Pointer, types.Integer, types.Any)
+def _pointer_set(context, builder, sig, args):
+    dtype = sig.args[0].dtype
+    _store(builder, args[2], _at(builder, args[0], dtype, args[1]), dtype)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def prefetch(typingctx, p):
+    """Ask for the cache line at ``p`` ahead of its use."""
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE_POINTER, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        flags = [ir.Constant(_I32, value) for value in (0, 3, 1)]  # read, keep near, data
+        builder.call(function, [args[0], *flags])
+        return context.get_dummy_value()
+
+    return types.none(p), codegen
+
+
+# ------------------------------------------------------------------- vectors: memory and shape
+
+
+@intrinsic
+def lanes(typingctx, p):
+    """How many elements a vector holds that is loaded from ``p``; a compile-time constant."""
+    count = (p if isinstance(p, Vector) else vector_of(p.dtype)).lanes
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(_I64, count)
+
+    return types.intp(p), codegen
+
+
+@intrinsic
+def load(typingctx, p):
+    """The vector at ``p``."""
+    vector = vector_of(p.dtype)
+
+    def codegen(context, builder, sig, args):
+        return _load(builder, args[0], vector.llvm, vector.dtype)
+
+    return vector(p), codegen
+
+
+@intrinsic
+def load_as(typingctx, p, like):
+    """As many elements at ``p`` as ``like`` has lanes, converted to its type."""
+    narrow = Vector(p.dtype, like.lanes)
+
+    def codegen(context, builder, sig, args):
+        value = _load(builder, args[0], narrow.llvm, narrow.dtype)
+        return _convert(builder, value, narrow.dtype, like.dtype, like.llvm)
+
+    return like(p, like), codegen
+
+
+@intrinsic
+def store(typingctx, p, v):
+    """Write the vector ``v`` at ``p``."""
+
+    def codegen(context, builder, sig, args):
+        _store(builder, args[1], args[0], sig.args[1].dtype)
+        return context.get_dummy_value()
+
+    return types.none(p, v), codegen
+
+
+@intrinsic
+def broadcast(typingctx, p):
+    """A vector whose every lane is the element at ``p``."""
+    vector = vector_of(p.dtype)
+
+    def codegen(context, builder, sig, args):
+        scalar = _load(builder, args[0], _element(vector.dtype), vector.dtype)
+        return _splat(builder, scalar, vector.llvm)
+
+    return vector(p), codegen
+
+
+@intrinsic
+def fill(typingctx, like, scalar):
+    """A vector like ``like`` (or as loaded from it) whose every lane is ``scalar``."""
+    vector = like if isinstance(like, Vector) else vector_of(like.dtype)
+
+    def codegen(context, builder, sig, args):
+        value = context.cast(builder, args[1], sig.args[1], vector.dtype)
+        return _splat(builder, value, vector.llvm)
+
+    return vector(like, scalar), codegen
+
+
+@intrinsic
+def lane_index(typingctx, like):
+    """0, 1, 2, ... as a vector of uint32 with as many lanes as ``like``."""
+    vector = Vector(types.uint32, like.lanes)
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(vector.llvm, list(range(vector.lanes)))
+
+    return vector(like), codegen
+
+
+def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
+    zeros = ir.Constant(ir.VectorType(_I32, kind.count), None)
+    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+
+
+def _convert(
+    builder: ir.IRBuilder, value: ir.Value, source: types.Type, target: types.Type, kind: ir.Type
+) -> ir.Value:
+    """Numeric conversion of a vector from element type ``source`` to ``target``."""
+    if source == target:
+        return value
+    if isinstance(target, types.Float):
+        if isinstance(source, types.Float):
+            wider = target.bitwidth > source.bitwidth
+            return builder.fpext(value, kind) if wider else builder.fptrunc(value, kind)
+        signed = isinstance(source, types.Integer) and source.signed
+        return builder.sitofp(value, kind) if signed else builder.uitofp(value, kind)
+    if isinstance(source, types.Float):
+        return builder.fptosi(value, kind)
+    if target.bitwidth == source.bitwidth:
+        return value
+    if target.bitwidth < source.bitwidth:
+        return builder.trunc(value, kind)
+    return builder.sext(value, kind) if source.signed else builder.zext(value, kind)
+
+
+# -------------------------------------------------------------------------- vectors: arithmetic
+
+
+def _arithmetic(op: Callable[..., Any], on_floats: str, on_integers: str) -> None:
+    """Define the operator ``op`` for two vectors of one type, or a vector and a scalar."""
+
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):
+            vectors = [arg for arg in args if isinstance(arg, Vector)]
+            if len(args) != 2 or not vectors:
+                return None
+            if all(arg == vectors[0] or isinstance(arg, types.Number) for arg in args):
+                return signature(vectors[0], *args)
+            return None
+
+    def lower(context, builder, sig, args):
+        vector = sig.return_type
+        operands = [_as_vector(context, builder, *pair, vector) for pair in zip(args, sig.args, strict=True)]
+        name = on_floats if isinstance(vector.dtype, types.Float) else on_integers
+        return getattr(builder, name)(*operands)
+
+    for left, right in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(op, left, right)(lower)
+
+
+def _as_vector(context, builder, value, kind, vector):
+    if isinstance(kind, Vector):
+        return value
+    return _splat(builder, context.cast(builder, value, kind, vector.dtype), vector.llvm)
+
+
+_arithmetic(operator.add, "fadd", "add")
+_arithmetic(operator.sub, "fsub", "sub")
+_arithmetic(operator.mul, "fmul", "mul")
+_arithmetic(operator.truediv, "fdiv", "udiv")
+_arithmetic(operator.and_, "and_", "and_")
+_arithmetic(operator.or_, "or_", "or_")
+_arithmetic(operator.xor, "xor", "xor")
+_arithmetic(operator.lshift, "shl", "shl")
+_arithmetic(operator.rshift, "lshr", "lshr")
+
+
+def _comparison(op: Callable[..., Any], symbol: str) -> None:
+    """Define the comparison ``op``, whose result is a vector of booleans. NaN compares False."""
+
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args, kws):
+            vectors = [arg for arg in args if isinstance(arg, Vector)]
+            if len(args) != 2 or not vectors:
+                return None
+            if all(arg == vectors[0] or isinstance(arg, types.Number) for arg in args):
+                return signature(Vector(types.boolean, vectors[0].lanes), *args)
+            return None
+
+    def lower(context, builder, sig, args):
+        vector = next(kind for kind in sig.args if isinstance(kind, Vector))
+        operands = [_as_vector(context, builder, *pair, vector) for pair in zip(args, sig.args, strict=True)]
+        if isinstance(vector.dtype, types.Float):
+            compare = builder.fcmp_unordered if symbol == "!=" else builder.fcmp_ordered
+            return compare(symbol, *operands)
+        return builder.icmp_unsigned(symbol, *operands)
+
+    for left, right in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(op, left, right)(lower)
+
+
+for _op, _symbol in (
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.eq, "=="),
+    (operator.ne, "!="),
+):
+    _comparison(_op, _symbol)
+
+
+@infer_global(operator.neg)
+class _Negate(AbstractTemplate):
+    def generic(self, args, kws):
+        return signature(args[0], args[0]) if isinstance(args[0], Vector) else None
+
+
+@lower_builtin(operator.neg, Vector)
+def _negate(context, builder, sig, args):
+    return builder.fneg(args[0])
+
+
+def _overloaded(builder: ir.IRBuilder, name: str, kind: ir.VectorType, values: list[ir.Value]) -> ir.Value:
+    """Call the LLVM intrinsic ``name`` of the vector type ``kind``."""
+    suffix = {"float": "f32", "double": "f64"}.get(str(kind.element), str(kind.element))
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(kind, [kind] * len(values)),
+        f"llvm.{name}.v{kind.count}{suffix}",
+    )
+    return builder.call(function, values)
+
+
+def _elementwise(llvm_name: str, n_operands: int, description: str) -> Any:
+    """An intrinsic that applies LLVM's ``llvm_name`` to vectors of one type."""
+    if n_operands == 1:
+
+        def typed(typingctx, a):
+            return a(a), codegen
+
+    elif n_operands == 2:
+
+        def typed(typingctx, a, b):
+            return a(a, b), codegen
+
+    else:
+
+        def typed(typingctx, a, b, c):
+            return a(a, b, c), codegen
+
+    def codegen(context, builder, sig, args):
+        return _overloaded(builder, llvm_name, sig.return_type.llvm, list(args))
+
+    typed.__name__ = llvm_name
+    typed.__doc__ = description
+    return intrinsic(typed)
+
+
+fma = _elementwise("fma", 3, "``a * b + c`` with one rounding.")
+sqrt = _elementwise("sqrt", 1, "The correctly rounded square root.")
+absolute = _elementwise("fabs", 1, "``|a|``.")
+round_even = _elementwise("rint", 1, "The nearest integer, halves to even.")
+copysign = _elementwise("copysign", 2, "``|a|`` with the sign of ``b``.")
+
+
+@intrinsic
+def select(typingctx, mask, a, b):
+    """``a`` in the lanes where ``mask`` is true, else ``b``."""
+
+    def codegen(context, builder, sig, args):
+        a, b = (_as_vector(context, builder, *pair, sig.return_type) for pair in zip(args[1:], sig.args[1:], strict=True))
+        return builder.select(args[0], a, b)
+
+    vector = a if isinstance(a, Vector) else b
+    return vector(mask, a, b), codegen
+
+
+def _extremum(symbol: str, description: str) -> Any:
+    def typed(typingctx, a, b):
+        def codegen(context, builder, sig, args):
+            a, b = (_as_vector(context, builder, *pair, sig.return_type) for pair in zip(args, sig.args, strict=True))
+            # One instruction on x86: b where either operand is NaN.
+            return builder.select(builder.fcmp_ordered(symbol, a, b), a, b)
+
+        return a(a, b), codegen
+
+    typed.__name__ = description.split("``")[1].split("(")[0]
+    typed.__doc__ = description
+    return intrinsic(typed)
+
+
+larger = _extremum(">", "``larger(a, b)``: lane by lane; ``b`` where either is NaN.")
+smaller = _extremum("<", "``smaller(a, b)``: lane by lane; ``b`` where either is NaN.")
+
+
+def _bits_of(vector: Vector) -> Vector:
+    integer = types.int32 if vector.dtype == types.float32 else types.int64
+    return Vector(integer, vector.lanes)
+
+
+@intrinsic
+def as_bits(typingctx, v):
+    """The bits of floats, as signed integers of the same size."""
+    vector = _bits_of(v)
+
+    def codegen(context, builder, sig, args):
+        return builder.bitcast(args[0], vector.llvm)
+
+    return vector(v), codegen
+
+
+@intrinsic
+def from_bits(typingctx, v, like):
+    """The floats of the type of ``like`` whose bits are ``v``."""
+
+    def codegen(context, builder, sig, args):
+        return builder.bitcast(args[0], like.llvm)
+
+    return like(v, like), codegen
+
+
+@intrinsic
+def convert(typingctx, v, like):
+    """``v`` converted to the element type of ``like`` (floats to integers: truncated)."""
+
+    def codegen(context, builder, sig, args):
+        return _convert(builder, args[0], v.dtype, like.dtype, like.llvm)
+
+    return like(v, like), codegen
+
+
+def _reduction(llvm_name: str, takes_start: bool, start: float, description: str) -> Any:
+    def typed(typingctx, v):
+        def codegen(context, builder, sig, args):
+            kind, element = v.llvm, _element(v.dtype)
+            suffix = "f32" if v.dtype == types.float32 else "f64"
+            parameters = [element, kind] if takes_start else [kind]
+            function = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(element, parameters),
+                f"llvm.vector.reduce.{llvm_name}.v{kind.count}{suffix}",
+            )
+            values = [ir.Constant(element, start), args[0]] if takes_start else [args[0]]
+            # A tree, not a chain: its shape depends on the width alone, so the bits do too.
+            return builder.call(function, values, fastmath=("reassoc",))
+
+        return v.dtype(v), codegen
+
+    typed.__name__ = llvm_name
+    typed.__doc__ = description
+    return intrinsic(typed)
+
+
+sum_lanes = _reduction("fadd", True, -0.0, "The sum of all lanes.")
+largest_lane = _reduction("fmax", False, 0.0, "The largest lane; NaN lanes are passed over.")
+
+
+@intrinsic
+def any_lane(typingctx, mask):
+    """Whether any lane of a vector of booleans is true."""
+
+    def codegen(context, builder, sig, args):
+        bits = ir.IntType(mask.lanes)
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], bits), ir.Constant(bits, 0))
+
+    return types.boolean(mask), codegen
+
+
+def polynomial(coefficients: dict[types.Type, tuple[float, ...]]) -> Any:
+    """An intrinsic for Σ cᵢ xⁱ by Horner's rule, the coefficients c₀, c₁, ... by element type."""
+
+    @intrinsic
+    def horner(typingctx, x):
+        """``c[0] + x * (c[1] + x * (c[2] + ...))``, fused multiply-adds throughout."""
+
+        def codegen(context, builder, sig, args):
+            kind = x.llvm
+            *rest, result = [_constant(kind, c) for c in coefficients[x.dtype]]
+            for constant in reversed(rest):
+                result = _overloaded(builder, "fma", kind, [result, args[0], constant])
+            return result
+
+        return x(x), codegen
+
+    return horner
+
+
+def constant_for(values: dict[types.Type, float]) -> Any:
+    """An intrinsic for a constant whose value depends on the element type."""
+
+    @intrinsic
+    def constant(typingctx, like):
+        """The constant, in every lane of a vector like ``like``."""
+
+        def codegen(context, builder, sig, args):
+            return _constant(like.llvm, values[like.dtype])
+
+        return like(like), codegen
+
+    return constant
+
+
+def integer_constant_for(values: dict[types.Type, int]) -> Any:
+    """An intrinsic for an integer that depends on the element type, as a vector of that size."""
+
+    @intrinsic
+    def constant(typingctx, like):
+        """The integer, in every lane of a vector with the lanes of ``like``."""
+        vector = _bits_of(like)
+
+        def codegen(context, builder, sig, args):
+            return _constant(vector.llvm, values[like.dtype])
+
+        return vector(like), codegen
+
+    return constant
+
+
+def _constant(kind: ir.VectorType, value: float) -> ir.Constant:
+    return ir.Constant(kind, [value] * kind.count)
+
+
+# ------------------------------------------------------------------------------- register tiles
+
+
+@intrinsic
+def tile_load(typingctx, p, stride, MR, NV):
+    """A tile of ``MR`` rows of ``NV`` vectors, row ``i`` from ``p + i * stride``.
+
+    A stride of 0 gives every row the same values: a bias, or zeros.
+    """
+    tile = Tile(vector_of(p.dtype), len(MR), len(NV))
+
+    def codegen(context, builder, sig, args):
+        value = ir.Constant(tile.llvm, ir.Undefined)
+        for index, address in _tile_addresses(builder, tile, args[0], args[1]):
+            vector = _load(builder, address, tile.vector.llvm, tile.vector.dtype)
+            value = builder.insert_value(value, vector, index)
+        return value
+
+    return tile(p, types.intp, MR, NV), codegen
+
+
+@intrinsic
+def tile_store(typingctx, tile, p, stride):
+    """Write row ``i`` of a tile to ``p + i * stride``."""
+
+    def codegen(context, builder, sig, args):
+        for index, address in _tile_addresses(builder, tile, args[1], args[2]):
+            _store(builder, builder.extract_value(args[0], index), address, tile.vector.dtype)
+        return context.get_dummy_value()
+
+    return types.none(tile, p, types.intp), codegen
+
+
+@intrinsic
+def tile_add_product(typingctx, tile, a, a_stride, b):
+    """``tile[i, :] + a[i * a_stride] * b[:]``: one rank-1 update."""
+
+    def codegen(context, builder, sig, args):
+        value, a_address, stride, b_address = args
+        kind, dtype = tile.vector.llvm, tile.vector.dtype
+        row = []
+        for j in range(tile.NV):
+            offset = ir.Constant(_I64, j * tile.vector.lanes)
+            row.append(_load(builder, _at(builder, b_address, dtype, offset), kind, dtype))
+        for i in range(tile.MR):
+            offset = builder.mul(ir.Constant(_I64, i), stride)
+            scalar = _load(builder, _at(builder, a_address, dtype, offset), _element(dtype), dtype)
+            left = _splat(builder, scalar, kind)
+            for j in range(tile.NV):
+                index = i * tile.NV + j
+                product = [left, row[j], builder.extract_value(value, index)]
+                value = builder.insert_value(value, _overloaded(builder, "fma", kind, product), index)
+        return value
+
+    return tile(tile, a, types.intp, b), codegen
+
+
+def _tile_addresses(builder, tile, base, stride):
+    """Yield (index, address) for each vector of a tile in memory."""
+    dtype = tile.vector.dtype
+    for i in range(tile.MR):
+        row = _at(builder, base, dtype, builder.mul(ir.Constant(_I64, i), stride))
+        for j in range(tile.NV):
+            offset = ir.Constant(_I64, j * tile.vector.lanes)
+            yield i * tile.NV + j, _at(builder, row, dtype, offset)
+
+
+# -------------------------------------------------------------------------------------- atomics
+
+
+@intrinsic
+def atomic_add(typingctx, p, amount):
+    """Add to the integer at ``p`` and return what it was; orders memory for all threads."""
+
+    def codegen(context, builder, sig, args):
+        typed = builder.bitcast(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", typed, args[1], "seq_cst")
+
+    return types.int64(p, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, p):
+    """The integer at ``p``, with all that other threads wrote before they wrote it."""
+
+    def codegen(context, builder, sig, args):
+        typed = builder.bitcast(args[0], _I64.as_pointer())
+        return builder.load_atomic(typed, "acquire", 8, typ=_I64)
+
+    return types.int64(p), codegen
+
+
+@intrinsic
+def spin_hint(typingctx):
+    """Tell the processor that this is a waiting loop."""
+
+    def codegen(context, builder, sig, args):
+        triple = builder.module.triple
+        text = "pause" if triple.startswith(("x86_64", "i686")) else "yield"
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.asm(kind, text, "", [], side_effect=True)
+        return context.get_dummy_value()
+
+    return types.none(), codegen
