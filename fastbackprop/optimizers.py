@@ -11,12 +11,11 @@ from typing import Any, ClassVar
 
 from fastbackprop import schedules
 from fastbackprop._kernels import codes
-from fastbackprop.schedules import LearningRate
+from fastbackprop.schedules import RATE, LearningRate
 from fastbackprop.specs import (
     BELOW_ONE,
     NON_NEGATIVE,
     POSITIVE,
-    Range,
     Spec,
     checked_flag,
     checked_number,
@@ -38,8 +37,6 @@ HYPERPARAMETERS = (
     "clip_norm",
 )
 """The keys of `Optimizer.hyperparameters`, the same for every optimizer."""
-
-_RATE = Range("a positive number or a schedule", POSITIVE.contains)
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,7 +72,7 @@ class Optimizer(Spec, ABC):
 
     def __post_init__(self) -> None:
         if not callable(self.learning_rate):
-            rate = checked_number("learning_rate", self.learning_rate, _RATE)
+            rate = checked_number("learning_rate", self.learning_rate, RATE)
             self._set(learning_rate=rate)
         self._set(weight_decay=checked_number("weight_decay", self.weight_decay, NON_NEGATIVE))
         if self.clip_norm is not None:

@@ -17,6 +17,7 @@ from fastbackprop.specs import (
     FRACTION,
     NON_NEGATIVE,
     POSITIVE,
+    Range,
     Spec,
     checked_number,
     checked_size,
@@ -26,6 +27,9 @@ from fastbackprop.specs import (
 Array: TypeAlias = npt.NDArray[np.float64]
 LearningRate: TypeAlias = float | Callable[[int], float]
 """A number, a `Schedule`, or any function from the step's number to a number."""
+
+RATE = Range("a positive number or a schedule", POSITIVE.contains)
+"""What a learning rate must be where a schedule may stand too."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -286,8 +290,8 @@ class OneCycle(Schedule):
         last = first / self.final_div
         peak = self.start_fraction * self.total_steps - 1.0
         end = self.total_steps - 1.0
-        # A phase may have no length; its formula is then unused, but must not divide by 0.
-        rising = _cosine(first, self.max, steps / peak) if peak > 0 else np.full(steps.shape, first)
+        # Either phase may have no length, and must then not divide by 0.
+        rising = _cosine(first, self.max, steps / peak) if peak > 0 else self.max
         falling = _cosine(self.max, last, (steps - peak) / (end - peak or 1.0))
         return np.where(steps <= peak, rising, falling)
 
@@ -324,7 +328,7 @@ class Warmup(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, Schedule):
-            self._set(schedule=checked_number("schedule", self.schedule, POSITIVE))
+            self._set(schedule=checked_number("schedule", self.schedule, RATE))
         self._set(warmup_steps=checked_size("warmup_steps", self.warmup_steps))
 
     def _rates(self, steps: Array) -> Array:
@@ -332,6 +336,18 @@ class Warmup(Schedule):
         ramp = follow(0) * (steps + 1.0) / (self.warmup_steps + 1.0)
         after = follow(np.maximum(steps - self.warmup_steps, 0.0))
         return np.where(steps < self.warmup_steps, ramp, after)
+
+
+SCHEDULES: tuple[type[Schedule], ...] = (
+    Constant,
+    StepDecay,
+    ExponentialDecay,
+    InverseScaling,
+    CosineDecay,
+    OneCycle,
+    Warmup,
+)
+"""All schedules."""
 
 
 def rates(spec: LearningRate, first_step: int, n_steps: int) -> Array:
@@ -396,18 +412,6 @@ def from_config(config: Mapping[str, Any]) -> Schedule:
     InverseScaling(0.1, power=0.25)
     """
     return spec_from_config("schedule", SCHEDULES, config, {"schedule": from_config})
-
-
-SCHEDULES: tuple[type[Schedule], ...] = (
-    Constant,
-    StepDecay,
-    ExponentialDecay,
-    InverseScaling,
-    CosineDecay,
-    OneCycle,
-    Warmup,
-)
-"""All schedules."""
 
 
 def _cosine(start: float, end: float, fraction: Array) -> Array:
