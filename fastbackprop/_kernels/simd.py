@@ -214,6 +214,17 @@ def lanes(typingctx, p):
 
 
 @intrinsic
+def itemsize(typingctx, like):
+    """Bytes of a scalar, or of an element behind a pointer; a compile-time constant."""
+    dtype = like.dtype if isinstance(like, Pointer) else like
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(_I64, dtype.bitwidth // 8)
+
+    return types.intp(like), codegen
+
+
+@intrinsic
 def load(typingctx, p):
     """The vector at ``p``."""
     vector = vector_of(p.dtype)
@@ -410,6 +421,33 @@ def _overloaded(builder: ir.IRBuilder, name: str, kind: ir.VectorType, values: l
     return builder.call(function, values)
 
 
+@intrinsic
+def transpose(typingctx, tile):
+    """A square tile (as many rows as lanes) transposed, by log₂(lanes) rounds of shuffles."""
+    size = tile.vector.lanes
+
+    def codegen(context, builder, sig, args):
+        rows = [builder.extract_value(args[0], i) for i in range(size)]
+        distance = 1
+        while distance < size:
+            # Lane j of row i changes places with lane i of row j in this bit of i and j.
+            low = [j if not j & distance else size + j - distance for j in range(size)]
+            high = [j + distance if not j & distance else size + j for j in range(size)]
+            masks = [ir.Constant(ir.VectorType(_I32, size), lanes) for lanes in (low, high)]
+            for i in range(size):
+                if not i & distance:
+                    pair = rows[i], rows[i + distance]
+                    rows[i] = builder.shuffle_vector(*pair, masks[0])
+                    rows[i + distance] = builder.shuffle_vector(*pair, masks[1])
+            distance *= 2
+        result = args[0]
+        for i, row in enumerate(rows):
+            result = builder.insert_value(result, row, i)
+        return result
+
+    return tile(tile), codegen
+
+
 def _elementwise(llvm_name: str, n_operands: int, description: str) -> Any:
     """An intrinsic that applies LLVM's ``llvm_name`` to vectors of one type."""
     if n_operands == 1:
@@ -604,20 +642,37 @@ def _constant(kind: ir.VectorType, value: float) -> ir.Constant:
 
 @intrinsic
 def tile_load(typingctx, p, stride, MR, NV):
-    """A tile of ``MR`` rows of ``NV`` vectors, row ``i`` from ``p + i * stride``.
+    """A tile of ``len(MR)`` rows of ``len(NV)`` vectors, row ``i`` from ``p + i * stride``.
 
-    A stride of 0 gives every row the same values: a bias, or zeros.
+    The shape is told by the types of two tuples. A stride of 0 gives every row the same values: a
+    bias, or zeros.
     """
     tile = Tile(vector_of(p.dtype), len(MR), len(NV))
 
     def codegen(context, builder, sig, args):
-        value = ir.Constant(tile.llvm, ir.Undefined)
-        for index, address in _tile_addresses(builder, tile, args[0], args[1]):
-            vector = _load(builder, address, tile.vector.llvm, tile.vector.dtype)
-            value = builder.insert_value(value, vector, index)
-        return value
+        return _tile_load(builder, tile, args[0], args[1])
 
     return tile(p, types.intp, MR, NV), codegen
+
+
+def _tile_load(builder, tile, address, stride):
+    value = ir.Constant(tile.llvm, ir.Undefined)
+    for index, place in _tile_addresses(builder, tile, address, stride):
+        vector = _load(builder, place, tile.vector.llvm, tile.vector.dtype)
+        value = builder.insert_value(value, vector, index)
+    return value
+
+
+@intrinsic
+def square_tile_load(typingctx, p, stride):
+    """A tile as high as a vector is wide: one vector from each row."""
+    vector = vector_of(p.dtype)
+    tile = Tile(vector, vector.lanes, 1)
+
+    def codegen(context, builder, sig, args):
+        return _tile_load(builder, tile, *args)
+
+    return tile(p, types.intp), codegen
 
 
 @intrinsic
@@ -697,9 +752,14 @@ def spin_hint(typingctx):
 
     def codegen(context, builder, sig, args):
         triple = builder.module.triple
-        text = "pause" if triple.startswith(("x86_64", "i686")) else "yield"
-        kind = ir.FunctionType(ir.VoidType(), [])
-        builder.asm(kind, text, "", [], side_effect=True)
+        if triple.startswith(("x86_64", "i686")):
+            name, operands = "llvm.x86.sse2.pause", []
+        elif triple.startswith(("aarch64", "arm64")):
+            name, operands = "llvm.aarch64.hint", [ir.Constant(_I32, 1)]  # yield
+        else:
+            return context.get_dummy_value()
+        kind = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
         return context.get_dummy_value()
 
     return types.none(), codegen

@@ -121,6 +121,18 @@ def tanh(x):
     return copysign(fma(residual, inverse, quotient), x)
 
 
+_expm1_saturated = constant_for(_both(-20.0, -40.0))
+
+
+@kernel
+def expm1_negative(x):
+    """eˣ - 1 for x <= 0, with full precision near 0; positive lanes give 0."""
+    x = smaller(fill(x, 0.0), larger(_expm1_saturated(x), x))
+    n, expm1_r = _reduce(x)
+    scale = from_bits((n + _bias(x)) << _mantissa_bits(x), x)
+    return fma(scale, expm1_r, scale - 1.0)
+
+
 @kernel
 def sigmoid(x):
     """1 / (1 + e⁻ˣ), by the exponential of -|x| so that nothing overflows."""

@@ -1,0 +1,87 @@
+"""Inverted dropout whose mask is a function of (seed, epoch, step, layer, row, unit).
+
+Nothing is stored and no thread owns a generator: the backward pass computes the same mask again.
+The generator is Threefry-2x32 with 20 rounds, from Salmon, Moraes, Dror and Shaw, "Parallel random
+numbers: as easy as 1, 2, 3", SC 2011, section 3.3 and table 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbackprop._kernels.jit import kernel
+from fastbackprop._kernels.simd import fill, lane_index, lanes, load, select, store
+
+_PARITY = np.uint32(0x1BD11BDA)
+_ALL = 1 << 32
+
+
+@kernel
+def _mix(x):
+    """SplitMix64's finalizer: 64 well-mixed bits of 64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    x = np.uint64(x) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@kernel
+def dropout_key(seed, epoch, step, layer):
+    """64 bits of key for one application of dropout."""
+    key = _mix(seed)
+    key = _mix(key ^ np.uint64(epoch))
+    key = _mix(key ^ np.uint64(step))
+    return _mix(key ^ np.uint64(layer))
+
+
+@kernel
+def _round(x0, x1, rotation):
+    x0 = x0 + x1
+    x1 = (x1 << rotation) | (x1 >> (np.uint32(32) - rotation))
+    return x0, x1 ^ x0
+
+
+@kernel
+def random_bits(key, row, column):
+    """Threefry-2x32-20: 32 random bits for each lane of ``column`` (uint32)."""
+    k0 = np.uint32(key & np.uint64(0xFFFFFFFF))
+    k1 = np.uint32(key >> np.uint64(32))
+    k2 = k0 ^ k1 ^ _PARITY
+    x0 = column + k0
+    x1 = fill(column, np.uint32(np.uint32(row) + k1))
+    for injection in range(1, 6):
+        if injection % 2 == 1:
+            x0, x1 = _round(x0, x1, np.uint32(13))
+            x0, x1 = _round(x0, x1, np.uint32(15))
+            x0, x1 = _round(x0, x1, np.uint32(26))
+            x0, x1 = _round(x0, x1, np.uint32(6))
+        else:
+            x0, x1 = _round(x0, x1, np.uint32(17))
+            x0, x1 = _round(x0, x1, np.uint32(29))
+            x0, x1 = _round(x0, x1, np.uint32(16))
+            x0, x1 = _round(x0, x1, np.uint32(24))
+        if injection % 3 == 1:
+            first, second = k1, k2
+        elif injection % 3 == 2:
+            first, second = k2, k0
+        else:
+            first, second = k0, k1
+        x0 = x0 + first
+        x1 = x1 + np.uint32(second + np.uint32(injection))
+    return x0
+
+
+@kernel
+def dropout(out, x, ld, first_row, last_row, width, key, keep_below, keep_scale):
+    """out = x · keep_scale where random < keep_below, else 0; row by row, ``width`` columns.
+
+    out, x : (rows, ld), may be the same. Whole vectors are written, the padding included.
+    """
+    if keep_below >= _ALL:
+        return
+    limit = np.uint32(keep_below)
+    for row in range(first_row, last_row):
+        for j in range(0, width, lanes(x)):
+            v = load(x + (row * ld + j))
+            bits = random_bits(key, row, lane_index(v) + np.uint32(j))
+            store(out + (row * ld + j), select(bits < limit, v * keep_scale, 0.0))

@@ -1,0 +1,153 @@
+"""Each loss beside its gradient, and both fused with the output activation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastbackprop._kernels import vmath
+from fastbackprop._kernels.activation import derivative, live_lanes, softmax_exponentials
+from fastbackprop._kernels.codes import (
+    BINARY_CROSS_ENTROPY,
+    CROSS_ENTROPY,
+    HUBER,
+    MAE,
+    QUADRATIC,
+    SOFTMAX,
+)
+from fastbackprop._kernels.jit import kernel
+from fastbackprop._kernels.records import LINEAR, SCORE_LARGEST, SCORE_NONE
+from fastbackprop._kernels.simd import (
+    absolute,
+    fill,
+    lanes,
+    larger,
+    load,
+    select,
+    smaller,
+    store,
+    sum_lanes,
+)
+
+
+@kernel
+def _pointwise(code, delta, a, t):
+    """(ℓ(a, t), ∂ℓ/∂a) of the losses that are a sum over outputs."""
+    d = a - t
+    if code == QUADRATIC:
+        return d * d * 0.5, d
+    if code == MAE:
+        sign = select(d > 0.0, fill(d, 1.0), select(d < 0.0, fill(d, -1.0), 0.0))
+        return absolute(d), sign
+    if code == HUBER:
+        size = absolute(d)
+        limit = fill(d, delta)
+        inner = d * d * 0.5
+        outer = (size - limit * 0.5) * limit
+        return select(size <= limit, inner, outer), smaller(limit, larger(-limit, d))
+    if code == LINEAR:
+        return t * a, t
+    return d * d, d + d  # MSE
+
+
+@kernel
+def _cross_entropy(dz, z, t, n, scale):
+    """ℓ = -Σ t log softmax(z) and dz = scale · (softmax(z) Σt - t) for one row; returns ℓ."""
+    top, total = softmax_exponentials(dz, z, n)
+    target_sum, product = fill(load(t), 0.0), fill(load(t), 0.0)
+    for j in range(0, n, lanes(t)):
+        v = load(t + j)
+        # Padding and impossible classes: 0 · log 0 is 0, also where z is -inf.
+        term = select(v > 0.0, v * (load(z + j) - top), 0.0)
+        target_sum = target_sum + v
+        product = product + term
+    mass = sum_lanes(target_sum)
+    factor = mass / total
+    for j in range(0, n, lanes(t)):
+        store(dz + j, (load(dz + j) * factor - load(t + j)) * scale)
+    return mass * math.log(total) - sum_lanes(product)
+
+
+@kernel
+def _binary_cross_entropy(dz, z, t, n, scale):
+    """ℓ = Σ max(z, 0) - z t + ln(1 + e^-|z|) and dz = scale · (sigmoid(z) - t); returns ℓ."""
+    total = fill(load(z), 0.0)
+    for j in range(0, n, lanes(z)):
+        v, target = load(z + j), load(t + j)
+        live = live_lanes(v, j, n)
+        total = total + select(live, vmath.softplus(v) - v * target, 0.0)
+        store(dz + j, select(live, (vmath.sigmoid(v) - target) * scale, 0.0))
+    return sum_lanes(total)
+
+
+@kernel
+def _sum_over_outputs(code, delta, dz, z, a, t, n, scale, activation, alpha):
+    """ℓ of one row, and dz = scale · ∂ℓ/∂a · f'(z); returns ℓ."""
+    total = fill(load(a), 0.0)
+    for j in range(0, n, lanes(a)):
+        v = load(a + j)
+        live = live_lanes(v, j, n)
+        value, slope = _pointwise(code, delta, v, load(t + j))
+        total = total + select(live, value, 0.0)
+        slope = slope * derivative(activation, alpha, v, load(z + j))
+        store(dz + j, select(live, slope * scale, 0.0))
+    return sum_lanes(total)
+
+
+@kernel
+def _softmax_backward(dz, a, n, mean, scale):
+    """dz = a · (dz / scale - mean) · scale: the softmax's own Jacobian, for LINEAR only."""
+    for j in range(0, n, lanes(a)):
+        store(dz + j, load(a + j) * (load(dz + j) - mean * scale))
+
+
+@kernel
+def _score(kind, outputs, t, n, half):
+    """1 if the row is classified rightly, or the share of its outputs that are."""
+    if kind == SCORE_NONE:
+        return 0.0
+    if kind == SCORE_LARGEST:
+        best, wanted = 0, 0
+        for j in range(1, n):
+            if outputs[j] > outputs[best]:
+                best = j
+            if t[j] > t[wanted]:
+                wanted = j
+        return 1.0 if best == wanted else 0.0
+    right = 0
+    for j in range(n):
+        if (outputs[j] > half) == (t[j] > 0.5):
+            right += 1
+    return right / n
+
+
+@kernel
+def loss_and_delta(job, layer, dz, z, a, t, weight, total_weight):
+    """Loss, score and gradient of one row with respect to the logits.
+
+    dz, z, a, t : (n_out,) padded to whole vectors; the padding of dz becomes 0
+
+    Returns (weight · ℓ, weight · score). dz is that of the batch's weighted mean,
+    Σ weight · ℓ / total_weight.
+    """
+    n = layer.n_out
+    code = job.loss
+    if total_weight == 0.0:
+        total_weight = 1.0
+    mean = 1.0 if code in (QUADRATIC, CROSS_ENTROPY, LINEAR) else 1.0 / n
+    scale = weight / total_weight * mean
+    outputs, half = a, 0.5
+    if code == CROSS_ENTROPY:
+        value = _cross_entropy(dz, z, t, n, scale)
+        outputs = z
+    elif code == BINARY_CROSS_ENTROPY:
+        value = _binary_cross_entropy(dz, z, t, n, scale)
+        outputs, half = z, 0.0
+    else:
+        value = _sum_over_outputs(
+            code, job.loss_delta, dz, z, a, t, n, scale, layer.activation, layer.alpha
+        )
+        if layer.activation == SOFTMAX:
+            _softmax_backward(dz, a, n, value, scale)
+    return weight * mean * value, weight * _score(job.score, outputs, t, n, half)

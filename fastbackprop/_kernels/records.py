@@ -1,0 +1,134 @@
+"""The two structures that Python fills in and kernels read: a ``Job`` and its ``Layer`` table.
+
+They are what makes one compiled kernel serve every network. Addresses are integers; offsets into
+the flat parameter vector and into a workspace count elements.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+from numba.np import numpy_support
+
+_I, _F = np.int64, np.float64
+
+LAYER = np.dtype(
+    [
+        ("n_in", _I),
+        ("n_out", _I),
+        ("has_bias", _I),
+        ("activation", _I),  # codes.py
+        ("alpha", _F),  # slope of leaky_relu, α of elu
+        ("w", _I),  # offset in the parameters: n_in rows, then the bias row if there is one
+        ("ld_w", _I),
+        ("x", _I),  # offset in the workspace of the input, whose column n_in is all ones
+        ("ld_x", _I),
+        ("z", _I),  # pre-activation; the same place as ``a`` unless the derivative needs it
+        ("a", _I),  # activation, and the next layer's input unless dropout comes between
+        ("ld_a", _I),
+        ("dz", _I),  # gradient of the loss with respect to z
+        ("ld_dz", _I),
+        ("keep_below", _I),  # dropout of the input: kept where a random uint32 is below; 2³² = none
+        ("keep_scale", _F),  # 1 / probability of being kept
+    ],
+    align=True,
+)
+
+JOB = np.dtype(
+    [
+        # the network
+        ("layers", _I),
+        ("n_layers", _I),
+        ("params", _I),
+        ("loss", _I),
+        ("loss_delta", _F),  # huber's
+        ("score", _I),  # how accuracy is counted: SCORE_*
+        # the data
+        ("x", _I),
+        ("x_kind", _I),  # position of the element type in gather.ELEMENT_TYPES
+        ("x_row", _I),  # strides in bytes
+        ("x_column", _I),
+        ("x_scale", _F),
+        ("x_offset", _F),
+        ("labels", _I),  # int64, one a row; or 0
+        ("targets", _I),  # rows of n_out floats; or 0
+        ("weights", _I),  # float64, one a row; or 0
+        ("order", _I),  # int64 row numbers; or 0 for 0, 1, 2, ...
+        ("n", _I),
+        ("batch", _I),
+        # which steps, and what becomes of their gradients
+        ("first", _I),
+        ("last", _I),
+        ("training", _I),  # whether dropout is active
+        ("seed", _I),
+        ("epoch", _I),
+        ("update", _I),
+        ("rates", _I),  # float64, the learning rate of each step of the epoch
+        ("steps_before", _I),  # optimizer steps done before the first step of this epoch
+        ("momentum", _F),
+        ("dampening", _F),
+        ("nesterov", _F),
+        ("beta1", _F),
+        ("beta2", _F),
+        ("eps", _F),
+        ("alpha", _F),
+        ("weight_decay", _F),
+        ("decoupled", _F),
+        ("centered", _F),
+        ("clip_norm", _F),
+        ("slot0", _I),
+        ("slot1", _I),
+        ("slot2", _I),
+        ("gradients", _I),
+        ("row_norms", _I),  # float64, one a row of parameters, for clipping
+        # results
+        ("outputs", _I),  # (n, n_out) contiguous; or 0
+        ("input_gradients", _I),  # (n, n_in) contiguous; or 0
+        ("row_loss", _I),  # float64, one a row of the batch (training) or of the data (evaluation)
+        ("row_score", _I),
+        ("step_loss", _I),  # float64, one a step: sums, not means
+        ("step_score", _I),
+        ("step_weight", _I),
+        # the team
+        ("threads", _I),
+        ("barrier", _I),
+        ("stop", _I),  # int64: [0] Python's request, [1] thread 0's decision for the whole team
+        ("work", _I),
+        ("target_rows", _I),  # offset in the workspace; rows of the last layer's ld_dz
+        ("work_stride", _I),  # elements from one thread's workspace to the next (evaluation)
+        ("zeros", _I),  # a row of zeros, as wide as the widest layer
+        ("scratch", _I),
+        ("scratch_stride", _I),  # elements from one thread's scratch to the next
+    ],
+    align=True,
+)
+
+SCORE_NONE = 0
+SCORE_LARGEST = 1  # the largest output is at the largest target
+SCORE_THRESHOLD = 2  # each output is on its target's side of ½ (of 0 for logits)
+
+# A loss that only jacobian() uses: Σ target · output, whose gradient is the target itself.
+LINEAR = 6
+
+_JOB_TYPE = numpy_support.from_dtype(JOB)
+_LAYER_TYPE = numpy_support.from_dtype(LAYER)
+
+
+def _record_at(record: Any) -> Any:
+    @intrinsic
+    def at(typingctx, address):
+        """The record at an address."""
+
+        def codegen(context, builder, sig, args):
+            return builder.inttoptr(args[0], context.get_value_type(record))
+
+        return record(types.intp), codegen
+
+    return at
+
+
+job_at = _record_at(_JOB_TYPE)
+layer_at = _record_at(_LAYER_TYPE)

@@ -1,0 +1,217 @@
+"""One job, run by a team of threads: the only place where Python and the kernels meet."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from fastbackprop._kernels import passes
+from fastbackprop._kernels.gemm import SCRATCH_BYTES
+from fastbackprop._kernels.records import JOB
+from fastbackprop.plan import Array, Plan, aligned_zeros
+
+# Arithmetic that is worth another thread: a barrier and the imbalance cost it about a microsecond.
+_FLOPS_A_THREAD = 300_000
+
+
+def available_threads() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def thread_count(requested: int | None, flops: int) -> int:
+    """Threads for a team: as asked, else as many as the arithmetic of a step keeps busy."""
+    if requested is not None:
+        return requested
+    return max(1, min(available_threads(), flops // _FLOPS_A_THREAD))
+
+
+class Job:
+    """A filled-in JOB record, with every array that it points to kept alive.
+
+    Parameters
+    ----------
+    plan : Plan
+        The network.
+    params : ndarray
+        Its flat parameters.
+    """
+
+    def __init__(self, plan: Plan, params: Array) -> None:
+        self._record = np.zeros(1, JOB)
+        self._alive: dict[str, Array] = {}
+        self._one = plan.dtype.type(1)
+        self.dtype = plan.dtype
+        self.point(params=params, zeros=aligned_zeros(plan.widest, plan.dtype))
+        self.set(
+            n_layers=len(plan.stages),
+            loss=plan.loss.code,
+            loss_delta=plan.loss.delta,
+            x_scale=plan.rescaling.scale,
+            x_offset=plan.rescaling.offset,
+            threads=1,
+        )
+        self._stop = np.zeros(2, np.int64)
+        self._barrier = aligned_zeros(16, np.dtype(np.int64))
+        self.point(stop=self._stop, barrier=self._barrier)
+
+    def set(self, **values: float) -> None:
+        """Set numbers of the record."""
+        for name, value in values.items():
+            self._record[name] = value
+
+    def point(self, **arrays: Array | None) -> None:
+        """Set addresses of the record; None is the address 0."""
+        for name, array in arrays.items():
+            self._record[name] = 0 if array is None else array.ctypes.data
+            if array is None:
+                self._alive.pop(name, None)
+            else:
+                self._alive[name] = array
+
+    def reserve(self, plan: Plan, rows: int, threads: int, *, shared: bool) -> None:
+        """Give the job workspaces for ``rows`` rows: one for the team, or one for each thread."""
+        table, target_rows, size = plan.workspace(rows)
+        line = 64 // plan.dtype.itemsize
+        scratch = SCRATCH_BYTES // plan.dtype.itemsize
+        self.point(
+            layers=table,
+            work=aligned_zeros(size if shared else size * threads, plan.dtype),
+            scratch=aligned_zeros((scratch + line) * threads, plan.dtype),
+        )
+        self.set(
+            target_rows=target_rows,
+            work_stride=0 if shared else size,
+            scratch_stride=scratch + line,
+            threads=threads,
+        )
+
+    def run(self, entry: Callable[..., int], thread: int) -> int:
+        """One thread's part of the work; returns the first step that was not done."""
+        return entry(self._record.ctypes.data, thread, self._one)
+
+    def begin(self) -> None:
+        """Make the barrier and the stop request ready for the next call of a team."""
+        self._stop[:] = 0
+        self._barrier[0] = 0
+
+    def request_stop(self) -> None:
+        """Ask the team to return after the step that it is in."""
+        self._stop[0] = 1
+
+
+def compiled(entry: Any, dtype: np.dtype[Any]) -> Any:
+    """The entry point, compiled for a float type or fetched from the disk."""
+    from numba import from_dtype, types
+
+    signature = (types.intp, types.intp, from_dtype(dtype))
+    if signature not in entry.overloads:
+        entry.compile(signature)
+    return entry
+
+
+TRAIN = passes.train
+EVALUATE = passes.evaluate
+
+
+class Team:
+    """Threads that run one job together; a context manager, since they must not outlive it.
+
+    The caller's thread only waits, so that Ctrl-C reaches it at once: it then asks the kernel to
+    stop after the current step, waits for that, and lets the KeyboardInterrupt go on.
+
+    Parameters
+    ----------
+    threads : int
+        With 1, the caller's thread does the work itself unless ``background``.
+    background : bool
+        Whether the work is long enough that the caller's thread must stay free for Ctrl-C.
+    """
+
+    def __init__(self, threads: int, *, background: bool = True) -> None:
+        self.threads = threads
+        self._background = background or threads > 1
+        self._tasks: list[queue.SimpleQueue[Callable[[], int] | None]] = []
+        self._results: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
+        self._workers: list[threading.Thread] = []
+
+    def __enter__(self) -> Team:
+        if self._background:
+            try:
+                for number in range(self.threads):
+                    tasks: queue.SimpleQueue[Callable[[], int] | None] = queue.SimpleQueue()
+                    worker = threading.Thread(
+                        target=self._work, args=(tasks,), name=f"fastbackprop-{number}", daemon=True
+                    )
+                    worker.start()
+                    self._tasks.append(tasks)
+                    self._workers.append(worker)
+            except BaseException:
+                self._dismiss()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        for tasks in self._tasks:
+            tasks.put(None)
+        for worker in self._workers:
+            worker.join()
+
+    def _work(self, tasks: queue.SimpleQueue[Callable[[], int] | None]) -> None:
+        while (task := tasks.get()) is not None:
+            try:
+                self._results.put(task())
+            except BaseException as error:
+                self._results.put(error)
+
+    def run(self, entry: Any, job: Job) -> int:
+        """Run the job to its last step; returns the first step that was not done.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, when the current step is complete.
+        """
+        entry = compiled(entry, job.dtype)
+        job.begin()
+        if not self._background:
+            return job.run(entry, 0)
+        interrupt: BaseException | None = None
+        waiting = 0
+        steps = []
+        while True:
+            # An exception may be raised in this thread between any two lines of it; none may leave
+            # before the whole team has been started and has come back.
+            try:
+                while waiting < self.threads:
+                    number = waiting
+                    waiting += 1
+                    self._tasks[number].put(lambda number=number: job.run(entry, number))
+                while len(steps) < self.threads:
+                    steps.append(self._results.get())
+                break
+            except BaseException as error:
+                interrupt = error
+                job.request_stop()
+        for step in steps:
+            if isinstance(step, BaseException):
+                raise step
+        if interrupt is not None:
+            raise interrupt
+        return steps[0]
