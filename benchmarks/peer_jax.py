@@ -1,0 +1,112 @@
+"""JAX on the CPU: a whole epoch in one jitted `lax.scan`, parameters and state donated.
+
+Tried on two cores (AVX-512): gathering each batch inside the scan against permuting the images
+before it, 0.25 against 0.35 s an epoch for job 2; one-hot labels against integers, no difference.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from peer_jobs import Job, Peer, Weights
+
+jax.config.update("jax_platforms", "cpu")
+
+
+def forward(parameters: Weights, x: jax.Array, activation: Any) -> jax.Array:
+    """Pre-activations of the last layer, (n, n_out)."""
+    *hidden, (w, b) = parameters
+    for w_hidden, b_hidden in hidden:
+        x = activation(x @ w_hidden + b_hidden)
+    return x @ w + b
+
+
+def quadratic(z: jax.Array, y: jax.Array) -> jax.Array:
+    return 0.5 * jnp.sum((jax.nn.sigmoid(z) - y) ** 2) / len(z)
+
+
+def cross_entropy(z: jax.Array, y: jax.Array) -> jax.Array:
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], axis=1))
+
+
+def sgd(learning_rate: float, gradients: Any, parameters: Any, state: Any) -> tuple[Any, Any]:
+    return jax.tree.map(lambda p, g: p - learning_rate * g, parameters, gradients), state
+
+
+def adam(learning_rate: float, gradients: Any, parameters: Any, state: Any) -> tuple[Any, Any]:
+    step, m, v = state
+    step = step + 1
+    m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradients)
+    v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, gradients)
+    m_scale, v_scale = 1 / (1 - 0.9**step), 1 / (1 - 0.999**step)
+    parameters = jax.tree.map(
+        lambda p, m, v: p - learning_rate * (m * m_scale) / (jnp.sqrt(v * v_scale) + 1e-8),
+        parameters,
+        m,
+        v,
+    )
+    return parameters, (step, m, v)
+
+
+class JaxPeer(Peer):
+    library = "JAX"
+    version = jax.__version__
+    label = "JAX, jitted scan"
+
+    def setup(self, job: Job, weights: Weights) -> None:
+        self.job = job
+        self.activation = {"sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu}[job.activation]
+        loss = {"quadratic": quadratic, "cross_entropy": cross_entropy}[job.loss]
+        optimizer = {"sgd": sgd, "adam": adam}[job.optimizer]
+        targets = job.one_hot() if job.loss == "quadratic" else job.images.y_train.astype(np.int32)
+        self.X_train, self.targets = jnp.asarray(job.images.X_train), jnp.asarray(targets)
+        # Copies, since an array that shares NumPy's memory cannot be donated.
+        parameters = jax.tree.map(partial(jnp.array, copy=True), weights)
+        state: Any = ()
+        if job.optimizer == "adam":
+            state = (
+                jnp.zeros(()),
+                jax.tree.map(jnp.zeros_like, weights),
+                jax.tree.map(jnp.zeros_like, weights),
+            )
+        self.carry = (parameters, state)
+
+        def step(carry: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+            parameters, state = carry
+            value, gradients = jax.value_and_grad(
+                lambda parameters: loss(forward(parameters, x, self.activation), y)
+            )(parameters)
+            return optimizer(job.learning_rate, gradients, parameters, state), value * len(x)
+
+        @partial(jax.jit, donate_argnums=0)
+        def train_epoch(
+            carry: Any, X: jax.Array, y: jax.Array, order: jax.Array
+        ) -> tuple[Any, jax.Array]:
+            n_batches, remainder = divmod(len(order), job.batch_size)
+            batches, last = jnp.split(order, [n_batches * job.batch_size])
+            carry, losses = jax.lax.scan(
+                lambda carry, rows: step(carry, X[rows], y[rows]),
+                carry,
+                batches.reshape(n_batches, job.batch_size),
+            )
+            total = losses.sum()
+            if remainder:
+                carry, loss_of_last = step(carry, X[last], y[last])
+                total += loss_of_last
+            return carry, total / len(order)
+
+        self.train_epoch = train_epoch
+
+    def epoch(self, order: np.ndarray) -> float:
+        self.carry, loss = self.train_epoch(
+            self.carry, self.X_train, self.targets, order.astype(np.int32)
+        )
+        jax.block_until_ready(self.carry)
+        return float(loss)
+
+    def accuracy(self) -> float:
+        images = self.job.images
+        z = forward(self.carry[0], jnp.asarray(images.X_test), self.activation)
+        return float(np.mean(np.asarray(z).argmax(1) == images.y_test))

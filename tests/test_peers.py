@@ -1,0 +1,181 @@
+"""The side-by-side benchmark: its table, its JSON, and its check that peers agree."""
+
+import dataclasses
+import importlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastbackprop
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROW = re.compile(
+    r"(?P<label>\S.*?) +(?P<first>\d+\.\d{3}) +(?P<median>\d+\.\d{4}) +(?P<ratio>-|\d+\.\d\d)"
+    r" +(?P<gflops>\d+\.\d) +(?P<loss>\d+\.\d{5}) +(?P<accuracy>\d+\.\d\d)%"
+)
+
+
+def run_peers(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark with the package under test, and with `path` ahead of everything."""
+    root = Path(fastbackprop.__file__).parents[1]
+    paths = [str(p) for p in (path, root, os.environ.get("PYTHONPATH")) if p]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OPENBLAS_NUM_THREADS": "1",  # threads would wait for each other on a busy machine
+    }
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / "peers.py"), *arguments],
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("peers")
+
+
+def test_numpy_peers_print_a_table_and_agree(tmp_path: Path) -> None:
+    output = tmp_path / "peers.json"
+    run = run_peers("--small", "--epochs=2", "--peers=numpy,textbook", f"--json={output}")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stderr == ""
+    assert "WARNING" not in run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 80
+
+    machine, *jobs = run.stdout.split("\nJob ")
+    assert re.match(r"\d+ core\(s\), ", machine)
+    assert f"NumPy {np.__version__}" in machine
+    assert re.search(r"\d{4}-\d\d-\d\d", machine)
+    assert [job[:13] for job in jobs] == ["1: 784-30-10 ", "2: 784-128-10", "3: 784-512-51"]
+
+    report = json.loads(output.read_text())
+    for job, entry in zip(jobs, report["jobs"], strict=True):
+        rows = [match for line in job.splitlines() if (match := ROW.fullmatch(line))]
+        assert [row["label"].removesuffix(" *") for row in rows] == [
+            "NumPy, batched",
+            "NumPy, per sample",
+        ]
+        assert [row["ratio"] for row in rows] == ["-", "-"]
+        for row, result in zip(rows, entry["results"], strict=True):
+            assert len(result["seconds"]) == len(result["losses"]) == 2
+            assert row["first"] == f"{result['seconds'][0]:.3f}"
+            assert row["median"] == f"{result['seconds'][1]:.4f}"
+            assert row["loss"] == f"{result['losses'][-1]:.5f}"
+            assert row["accuracy"] == f"{100 * result['accuracy']:.2f}"
+            gflops = entry["flops_per_epoch"] / result["median"] / 1e9
+            assert row["gflops"] == f"{gflops:.1f}"
+
+    # Where both trained on every image, the two ways to sum a gradient differ by rounding only.
+    for entry in report["jobs"][:2]:
+        batched, per_sample = entry["results"]
+        assert batched["images_per_epoch"] == per_sample["images_per_epoch"] == 1000
+        np.testing.assert_allclose(per_sample["losses"], batched["losses"], rtol=1e-3)
+        assert batched["losses"][1] < batched["losses"][0]
+    # The last job is too slow for that: the run says so, and has compared it on fewer images.
+    batched, per_sample = report["jobs"][2]["results"]
+    assert per_sample["images_per_epoch"] < batched["images_per_epoch"] == 1000
+    assert f"* Trained on {per_sample['images_per_epoch']} images an epoch" in jobs[2]
+
+
+def test_a_library_that_is_not_installed_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "jax.py").write_text("raise ImportError('No module named jax')\n")
+    run = run_peers("--small", "--epochs=2", "--jobs=1", "--peers=jax,numpy", path=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Left out: jax (No module named jax)\n" in run.stdout
+    assert [m["label"] for m in map(ROW.fullmatch, run.stdout.splitlines()) if m] == [
+        "NumPy, batched"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--epochs=1", "expected 2 or more, got '1'"),
+        ("--jobs=1,4", "'4' unknown; choose from 1, 2, 3"),
+        ("--peers=tensorflow", "'tensorflow' unknown; choose from fastbackprop, torch"),
+        ("--threads=0", "--threads must be from 1 to"),
+        ("--data=no_such_folder", "no_such_folder is not a folder with train-images"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_2(argument: str, message: str) -> None:
+    run = run_peers(argument)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.fixture
+def job(peers: ModuleType) -> Any:
+    rng = np.random.default_rng(0)
+    images = importlib.import_module("peer_jobs").Images(
+        rng.random((40, 784), dtype=np.float32), rng.integers(0, 10, 40),
+        rng.random((10, 784), dtype=np.float32), rng.integers(0, 10, 10), "noise",
+    )  # fmt: skip
+    return peers.all_jobs(images)[1]
+
+
+def test_flops_of_a_job(job: Any) -> None:
+    forward, dw, dx = 784 * 30 + 30 * 10, 784 * 30 + 30 * 10, 30 * 10
+    assert job.flops == 2 * 40 * (forward + dw + dx)
+
+
+def test_ratio_is_of_the_medians_without_the_first_epoch(peers: ModuleType) -> None:
+    ours = peers.Result("fastbackprop", "", 40, [9.0, 1.0, 3.0, 2.0], [0.1], 0.9)
+    other = peers.Result("NumPy, batched", "", 40, [1.0, 8.0, 9.0, 7.0], [0.1], 0.9)
+    assert peers.ratio_to_fastbackprop(other, [ours, other]) == 4.0
+    assert peers.ratio_to_fastbackprop(other, [other]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"losses": [0.5, 0.3]}, None),
+        ({"losses": [0.503, 0.304]}, None),
+        ({"losses": [0.506, 0.3]}, "first training loss 0.50600"),
+        ({"losses": [0.5, 0.307]}, "final training loss 0.30700"),
+        ({"losses": [0.5, math.nan]}, "final training loss nan"),
+        ({"accuracy": 0.905}, None),
+        ({"accuracy": 0.88}, "test accuracy 0.88000"),
+    ],
+)
+def test_a_peer_that_disagrees_is_named(
+    peers: ModuleType, job: Any, change: dict[str, object], complaint: str | None
+) -> None:
+    one = peers.Result("one", "", 40, [1.0, 1.0], [0.5, 0.3], 0.9)
+    lines = peers.disagreements(job, [one, dataclasses.replace(one, label="two", **change)], [])
+    if complaint is None:
+        assert lines == []
+    else:
+        (line,) = lines
+        assert line.startswith(f"two: {complaint}")
+        assert "one: " in line
+
+
+def test_a_peer_on_part_of_the_images_is_compared_on_that_part(peers: ModuleType, job: Any) -> None:
+    orders = [np.arange(40), np.arange(40)[::-1]]
+    numpy_peer = peers.NumPyBatchedPeer()
+    (part,) = peers.race(job, [numpy_peer], [order[:20] for order in orders])
+    right = dataclasses.replace(part, label="part", n_trained=20)
+    wrong = dataclasses.replace(right, losses=[2 * loss for loss in right.losses])
+    assert peers.disagreements(job, [right], orders) == []
+    assert len(peers.disagreements(job, [wrong], orders)) == 2
+
+
+def test_disagreement_exits_1(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    per_sample = importlib.import_module("peer_numpy").NumPyPerSamplePeer
+    monkeypatch.setattr(per_sample, "activation_derivative", lambda self, a: a)
+    status = peers.main(["--small", "--epochs=2", "--jobs=1", "--peers=numpy,textbook"])
+    assert status == 1
+    assert "WARNING: NumPy, per sample: first training loss" in capsys.readouterr().out
