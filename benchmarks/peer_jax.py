@@ -2,6 +2,7 @@
 
 Tried on two cores (AVX-512): gathering each batch inside the scan against permuting the images
 before it, 0.25 against 0.35 s an epoch for job 2; one-hot labels against integers, no difference.
+`unroll=4` in the scan takes 4 % and 12 % off jobs 1 and 2 and adds 7 % to job 3; it is left at 1.
 """
 
 from functools import partial
