@@ -1,1 +1,59 @@
-"""Dense neural networks on the CPU, at the speed of the hardware."""
+"""Dense neural networks on the CPU, at the speed of the hardware.
+
+>>> import fastbackprop as fb
+>>> net = fb.Network([784, 128, 10], activation="relu", loss="cross_entropy", random_state=0)
+>>> print(net.summary())
+Layer     Units  Activation  Parameters
+Dense       128  relu           100,480
+Dense        10  softmax          1,290
+Inputs 784, loss cross_entropy, float32, 101,770 parameters (407.1 kB)
+"""
+
+from fastbackprop import datasets
+from fastbackprop._version import __version__
+from fastbackprop.activations import Activation
+from fastbackprop.callbacks import Callback
+from fastbackprop.errors import FileFormatError
+from fastbackprop.initializers import Initializer
+from fastbackprop.layers import Dense, Dropout, Rescaling
+from fastbackprop.losses import Loss
+from fastbackprop.network import Network, load
+from fastbackprop.optimizers import SGD, Adam, AdamW, RMSprop
+from fastbackprop.schedules import (
+    Constant,
+    CosineDecay,
+    ExponentialDecay,
+    InverseScaling,
+    OneCycle,
+    StepDecay,
+    Warmup,
+)
+from fastbackprop.training import DivergenceError, History
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "Constant",
+    "CosineDecay",
+    "Dense",
+    "DivergenceError",
+    "Dropout",
+    "ExponentialDecay",
+    "FileFormatError",
+    "History",
+    "Initializer",
+    "InverseScaling",
+    "Loss",
+    "Network",
+    "OneCycle",
+    "RMSprop",
+    "Rescaling",
+    "StepDecay",
+    "Warmup",
+    "__version__",
+    "datasets",
+    "load",
+]

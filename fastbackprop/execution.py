@@ -19,6 +19,9 @@ from fastbackprop.plan import Array, Plan, aligned_zeros
 # Arithmetic that is worth another thread: a barrier and the imbalance cost it about a microsecond.
 _FLOPS_A_THREAD = 300_000
 
+# The same where a team is started for one call, which costs some hundred microseconds.
+_FLOPS_A_STARTED_THREAD = 30_000_000
+
 
 def available_threads() -> int:
     """Cores that this process may run on."""
@@ -32,6 +35,11 @@ def thread_count(requested: int | None, flops: int) -> int:
     if requested is not None:
         return requested
     return max(1, min(available_threads(), flops // _FLOPS_A_THREAD))
+
+
+def call_thread_count(requested: int | None, flops: int) -> int:
+    """Threads for a team that does one call's work and is dismissed."""
+    return thread_count(requested, flops * _FLOPS_A_THREAD // _FLOPS_A_STARTED_THREAD)
 
 
 class Job:
@@ -59,7 +67,7 @@ class Job:
             x_offset=plan.rescaling.offset,
             threads=1,
         )
-        self._stop = np.zeros(2, np.int64)
+        self._stop = np.zeros(3, np.int64)
         self._barrier = aligned_zeros(16, np.dtype(np.int64))
         self.point(stop=self._stop, barrier=self._barrier)
 
@@ -94,9 +102,19 @@ class Job:
             threads=threads,
         )
 
-    def run(self, entry: Callable[..., int], thread: int) -> int:
-        """One thread's part of the work; returns the first step that was not done."""
-        return entry(self._record.ctypes.data, thread, self._one)
+    @property
+    def input_stride(self) -> int:
+        """Elements from one row of the gathered inputs to the next."""
+        return int(self._alive["layers"][0]["ld_x"])
+
+    @property
+    def steps_done(self) -> int:
+        """Whole steps that the last call completed."""
+        return int(self._stop[2])
+
+    def run(self, entry: Callable[..., None], thread: int) -> None:
+        """One thread's part of the work."""
+        entry(self._record.ctypes.data, thread, self._one)
 
     def begin(self) -> None:
         """Make the barrier and the stop request ready for the next call of a team."""
@@ -139,15 +157,15 @@ class Team:
     def __init__(self, threads: int, *, background: bool = True) -> None:
         self.threads = threads
         self._background = background or threads > 1
-        self._tasks: list[queue.SimpleQueue[Callable[[], int] | None]] = []
-        self._results: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
+        self._tasks: list[queue.SimpleQueue[Callable[[], None] | None]] = []
+        self._results: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
 
     def __enter__(self) -> Team:
         if self._background:
             try:
                 for number in range(self.threads):
-                    tasks: queue.SimpleQueue[Callable[[], int] | None] = queue.SimpleQueue()
+                    tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
                     worker = threading.Thread(
                         target=self._work, args=(tasks,), name=f"fastbackprop-{number}", daemon=True
                     )
@@ -173,15 +191,16 @@ class Team:
         for worker in self._workers:
             worker.join()
 
-    def _work(self, tasks: queue.SimpleQueue[Callable[[], int] | None]) -> None:
+    def _work(self, tasks: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         while (task := tasks.get()) is not None:
             try:
-                self._results.put(task())
+                task()
+                self._results.put(None)
             except BaseException as error:
                 self._results.put(error)
 
-    def run(self, entry: Any, job: Job) -> int:
-        """Run the job to its last step; returns the first step that was not done.
+    def run(self, entry: Any, job: Job) -> None:
+        """Run the job to its last step.
 
         Raises
         ------
@@ -191,10 +210,11 @@ class Team:
         entry = compiled(entry, job.dtype)
         job.begin()
         if not self._background:
-            return job.run(entry, 0)
+            job.run(entry, 0)
+            return
         interrupt: BaseException | None = None
         waiting = 0
-        steps = []
+        results: list[BaseException | None] = []
         while True:
             # An exception may be raised in this thread between any two lines of it; none may leave
             # before the whole team has been started and has come back.
@@ -203,15 +223,12 @@ class Team:
                     number = waiting
                     waiting += 1
                     self._tasks[number].put(lambda number=number: job.run(entry, number))
-                while len(steps) < self.threads:
-                    steps.append(self._results.get())
+                while len(results) < self.threads:
+                    results.append(self._results.get())
                 break
             except BaseException as error:
                 interrupt = error
                 job.request_stop()
-        for step in steps:
-            if isinstance(step, BaseException):
-                raise step
-        if interrupt is not None:
-            raise interrupt
-        return steps[0]
+        for error in (*results, interrupt):
+            if error is not None:
+                raise error

@@ -167,7 +167,7 @@ class Plan:
             init = stage.dense.init or default_for(stage.activation)
             w[...] = init.draw(rng, w.shape)
             if b is not None:
-                b[...] = stage.dense.bias_init.draw(rng, b.shape)
+                b[...] = stage.dense.bias_init.draw(rng, b.shape, fans=w.shape)
 
     def workspace(self, rows: int) -> tuple[Array, int, int]:
         """The table of layers for batches of up to ``rows`` rows.

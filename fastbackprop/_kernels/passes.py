@@ -318,8 +318,8 @@ def _is_fused(loss):
 def train(job_address, thread, like):
     """Steps [first, last) of an epoch, as thread ``thread`` of a team of ``job.threads``.
 
-    ``like`` is a number of the network's float type. Returns the first step that was not done,
-    which is ``last`` unless Python asked for a stop.
+    ``like`` is a number of the network's float type. Where Python asks for a stop, the team returns
+    after the step that it is in.
     """
     job = job_at(job_address)
     work = pointer(job.work, like)
@@ -353,9 +353,10 @@ def train(job_address, thread, like):
         if thread == 0 and atomic_load(stop) != 0:
             stop[1] = 1
         arrivals = barrier(job.barrier, job.threads, arrivals)
+        if thread == 0:
+            stop[2] = step + 1 - job.first
         if atomic_load(stop + 1) != 0:
-            return step + 1
-    return job.last
+            return
 
 
 @entry_point
@@ -373,7 +374,7 @@ def evaluate(job_address, thread, like):
     stop = pointer(job.stop, np.int64(0))
     for begin in range(job.first + first, job.first + last, EVALUATION_ROWS):
         if atomic_load(stop) != 0:
-            return begin
+            return
         n = min(EVALUATION_ROWS, job.first + last - begin)
         gather_rows(work + head.x, head.ld_x, head.n_in, job, 0, n, begin)
         forward(job, work, scratch, 0, 0, n, job.outputs == 0 and _is_fused(job.loss))
@@ -385,4 +386,3 @@ def evaluate(job_address, thread, like):
                 for j in range(tail.n_out):
                     a = work + (tail.a + i * tail.ld_a)
                     outputs[(begin + i) * tail.n_out + j] = a[j]
-    return job.last

@@ -1,0 +1,248 @@
+"""What the caller may pass as X, y and sample_weight: checked, and put as the kernels read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastbackprop._kernels.gather import ELEMENT_TYPES
+from fastbackprop._kernels.records import SCORE_LARGEST, SCORE_NONE, SCORE_THRESHOLD
+from fastbackprop.losses import Loss
+
+Array = npt.NDArray[Any]
+
+_KINDS = {np.dtype(type(element)): kind for kind, element in enumerate(ELEMENT_TYPES)}
+
+# Values checked at a time, so that a check of a file larger than memory stays small.
+_CHUNK = 1 << 20
+
+
+class Targets(NamedTuple):
+    """What the outputs are compared with: class labels, or a row of numbers for each sample."""
+
+    labels: Array | None  # (n,) int64
+    values: Array | None  # (n, n_out) of the network's type
+    score: int  # SCORE_*
+
+
+class TrainingData(NamedTuple):
+    """Checked data to learn from, or to evaluate."""
+
+    X: Array
+    targets: Targets
+    weights: Array | None
+
+    def rows(self, chosen: slice) -> TrainingData:
+        """Some of the rows, as views."""
+        labels, values, score = self.targets
+        targets = Targets(
+            None if labels is None else labels[chosen],
+            None if values is None else values[chosen],
+            score,
+        )
+        return TrainingData(
+            self.X[chosen], targets, None if self.weights is None else self.weights[chosen]
+        )
+
+
+def _as_array(name: str, value: object) -> Array:
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"{name} is a sparse {type(value).__name__}; pass {name}.toarray()")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array of numbers: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; it must hold real numbers (float or integer). "
+            f"Convert it, for example with numpy.asarray({name}, dtype='float32')."
+        )
+    return array
+
+
+def _chunks(array: Array) -> Iterator[Array]:
+    rows = max(1, _CHUNK // max(1, array[0].size if array.ndim > 1 else 1))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
+
+
+def _check_finite(name: str, array: Array) -> None:
+    """Refuse NaN and infinity, naming the first."""
+    if array.dtype.kind != "f":
+        return
+    start = 0
+    for chunk in _chunks(array):
+        # The sum is finite unless a term is not, or a sum of huge ones overflows: look closer then.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = chunk.sum(dtype=chunk.dtype if chunk.dtype.itemsize >= 4 else np.float32)
+        if not np.isfinite(total):
+            bad = np.argwhere(~np.isfinite(chunk))
+            if len(bad):
+                place = (int(bad[0][0]) + start, *map(int, bad[0][1:]))
+                raise ValueError(
+                    f"{name} contains {chunk[tuple(bad[0])]} at {list(place)}; every value must be "
+                    "finite. Remove such rows or fill them in."
+                )
+        start += len(chunk)
+
+
+def checked_inputs(X: object, n_in: int, *, name: str = "X") -> Array:
+    """X as a (n, n_in) array of a type that the kernels read; a view wherever possible.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    ValueError
+        If its shape is not (n, n_in) with n >= 1, or a value is not finite.
+    """
+    array = _as_array(name, X)
+    if array.ndim != 2 or array.shape[1] != n_in:
+        raise ValueError(
+            f"{name} has shape {array.shape}; layer 0 expects (n, {n_in}). "
+            + _shape_advice(name, array, n_in)
+        )
+    if len(array) == 0:
+        raise ValueError(f"{name} has shape {array.shape}: there is no row in it")
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    if array.dtype not in _KINDS:  # half and extended precision, foreign byte order
+        array = array.astype(np.float32 if array.dtype.itemsize == 2 else np.float64)
+    if any(stride % array.dtype.itemsize for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    _check_finite(name, array)
+    return array
+
+
+def _shape_advice(name: str, array: Array, n_in: int) -> str:
+    if array.ndim == 2 and array.shape[0] == n_in:
+        return "Transpose it?"
+    if array.ndim > 2 and array[0].size == n_in:
+        return f"Flatten each sample: {name}.reshape(len({name}), -1)."
+    if array.ndim == 1 and array.size == n_in:
+        return f"For one sample pass {name}.reshape(1, -1)."
+    if array.ndim == 1 and n_in == 1:
+        return f"For one feature pass {name}.reshape(-1, 1)."
+    return f"The network was built for {n_in} features."
+
+
+def input_fields(X: Array) -> dict[str, int]:
+    """The fields of a job that describe X."""
+    return {
+        "x_kind": _KINDS[X.dtype],
+        "x_row": X.strides[0],
+        "x_column": X.strides[1],
+        "n": len(X),
+    }
+
+
+def checked_targets(y: object, n: int, n_out: int, loss: Loss, dtype: np.dtype[Any]) -> Targets:
+    """y as class labels or as rows of numbers, whichever it is for this loss.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    ValueError
+        If its shape does not fit, a value is not finite, a label is not an integer in
+        [0, n_out), or a probability is not in [0, 1].
+    """
+    array = _as_array("y", y)
+    if array.ndim == 0 or len(array) != n:
+        raise ValueError(f"y has shape {array.shape}, but X has {n} rows; they must be as many")
+    _check_finite("y", array)
+    classes = loss.is_classification
+    if array.ndim == 1 and n_out > 1:
+        if not classes and array.dtype.kind == "f":
+            raise ValueError(
+                f"y has shape {array.shape} and dtype {array.dtype}; the network has {n_out} "
+                f"outputs and expects ({n}, {n_out}), or ({n},) integer class labels."
+            )
+        return Targets(_checked_labels(array, n_out), None, SCORE_LARGEST)
+    if array.ndim == 1:
+        array = array.reshape(-1, 1)
+    if array.shape != (n, n_out):
+        hint = " Class labels have shape (n,): pass y.ravel()." if array.shape == (n, 1) else ""
+        raise ValueError(
+            f"y has shape {array.shape}; the network has {n_out} outputs and expects "
+            f"({n}, {n_out}){f' or ({n},) class labels' if n_out > 1 else ''}.{hint}"
+        )
+    values = np.ascontiguousarray(array, dtype=dtype)
+    if classes:
+        _check_probabilities(array, sums=loss.name == "cross_entropy")
+        score = SCORE_LARGEST if loss.name == "cross_entropy" else SCORE_THRESHOLD
+    else:
+        score = SCORE_LARGEST if n_out > 1 and _is_one_hot(values) else SCORE_NONE
+        _check_finite("y", values)  # a float64 value may overflow float32
+    return Targets(None, values, score)
+
+
+def _checked_labels(array: Array, n_out: int) -> Array:
+    labels = array.astype(np.int64)
+    wrong = np.flatnonzero(labels != array) if array.dtype.kind == "f" else np.empty(0, np.intp)
+    if len(wrong):
+        raise ValueError(
+            f"y[{wrong[0]}] is {array[wrong[0]]}; class labels must be integers from 0 to "
+            f"{n_out - 1}."
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= n_out))
+    if len(outside):
+        label = array[outside[0]]
+        hint = " Labels count from 0: subtract 1?" if label == n_out else ""
+        raise ValueError(
+            f"y[{outside[0]}] is {label}; the network has {n_out} outputs, so class labels must "
+            f"be from 0 to {n_out - 1}.{hint}"
+        )
+    return np.ascontiguousarray(labels)
+
+
+def _check_probabilities(array: Array, *, sums: bool) -> None:
+    outside = np.argwhere((array < 0) | (array > 1))
+    if len(outside):
+        place = tuple(map(int, outside[0]))
+        raise ValueError(
+            f"y[{', '.join(map(str, place))}] is {array[place]}; this loss expects probabilities "
+            "in [0, 1] (or class labels)."
+        )
+    if sums:
+        totals = array.sum(axis=1, dtype=np.float64)
+        wrong = np.flatnonzero(np.abs(totals - 1.0) > 1e-3)
+        if len(wrong):
+            raise ValueError(
+                f"row {wrong[0]} of y sums to {totals[wrong[0]]:.6g}; rows of class probabilities "
+                "must sum to 1. For independent labels use binary_cross_entropy."
+            )
+
+
+def _is_one_hot(values: Array) -> bool:
+    return bool(np.all((values == 0) | (values == 1)) and np.all(values.sum(axis=1) == 1))
+
+
+def checked_weights(sample_weight: object, n: int) -> Array | None:
+    """sample_weight as float64 (n,), or None.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    ValueError
+        If its shape is not (n,), or a weight is negative or not finite, or all are 0.
+    """
+    if sample_weight is None:
+        return None
+    array = _as_array("sample_weight", sample_weight)
+    if array.shape != (n,):
+        raise ValueError(f"sample_weight has shape {array.shape}; expected ({n},), one a row of X")
+    _check_finite("sample_weight", array)
+    weights = np.ascontiguousarray(array, dtype=np.float64)
+    negative = np.flatnonzero(weights < 0)
+    if len(negative):
+        raise ValueError(
+            f"sample_weight[{negative[0]}] is {weights[negative[0]]}; weights must be at least 0"
+        )
+    if not weights.any():
+        raise ValueError("sample_weight is 0 for every row, so there is nothing to learn from")
+    return weights

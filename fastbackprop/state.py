@@ -1,0 +1,81 @@
+"""All that a network holds and training changes: parameters, optimizer state, counters, seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastbackprop._kernels import codes
+from fastbackprop.optimizers import Optimizer
+from fastbackprop.plan import Array, Plan
+
+# Which of the kernels' three slots holds which of an optimizer's arrays.
+_SLOT_PLACES = {
+    codes.SGD: (),
+    codes.MOMENTUM: ("momentum",),
+    codes.ADAM: ("first_moment", "second_moment"),
+    codes.RMSPROP: ("second_moment", "first_moment", "momentum"),
+}
+
+
+class State:
+    """Parameters and what goes with them.
+
+    Attributes
+    ----------
+    params : ndarray
+        Flat and padded, see `Plan`.
+    optimizer : Optimizer or None
+        What `slots` and `steps` belong to.
+    slots : dict of str to ndarray
+        The optimizer's arrays, laid out like `params`.
+    steps : int
+        Optimizer steps taken.
+    epoch : int
+        Epochs begun over all calls of fit: with `seed`, it decides the order of rows and the
+        dropout masks.
+    """
+
+    def __init__(self, plan: Plan, seed: int = 0) -> None:
+        self.plan = plan
+        self.params = plan.zeros()
+        self.seed = seed
+        self.optimizer: Optimizer | None = None
+        self.slots: dict[str, Array] = {}
+        self.steps = 0
+        self.epoch = 0
+
+    def use(self, optimizer: Optimizer) -> None:
+        """Go on with an equal optimizer; begin afresh with another."""
+        if optimizer != self.optimizer:
+            self.forget()
+            self.slots = {name: self.plan.zeros() for name in optimizer.slot_names}
+            self.optimizer = optimizer
+
+    def forget(self) -> None:
+        """Drop the optimizer's state."""
+        self.optimizer, self.slots, self.steps = None, {}, 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        padded = {"params": self.params, **self.slots}
+        return {**vars(self), "slots": {}, "params": None, "packed": {
+            name: self.plan.pack(flat) for name, flat in padded.items()
+        }}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        # Alignment to cache lines does not survive a copy of the buffers.
+        packed = saved.pop("packed")
+        vars(self).update(saved)
+        for name, values in packed.items():
+            flat = self.plan.zeros()
+            self.plan.unpack(values, flat)
+            if name == "params":
+                self.params = flat
+            else:
+                self.slots[name] = flat
+
+    def slot_arrays(self) -> dict[str, Array | None]:
+        """The slots by the names that a job gives them."""
+        if self.optimizer is None:
+            return {}
+        places = _SLOT_PLACES[self.optimizer.code]
+        return {f"slot{number}": self.slots.get(name) for number, name in enumerate(places)}

@@ -1,0 +1,169 @@
+"""Networks in files: safetensors with one JSON entry, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from fastbackprop import activations, losses
+from fastbackprop import layers as layer_specs
+from fastbackprop.activations import Activation
+from fastbackprop.errors import FileFormatError
+from fastbackprop.layers import Dense, Layer
+from fastbackprop.losses import Loss
+from fastbackprop.plan import Array
+from fastbackprop.specs import checked_size
+
+# One key, since the order of several differs from run to run, and with it the bytes.
+_KEY = "fastbackprop"
+_VERSION = 1
+
+_DTYPES = {"float32": "F32", "float64": "F64"}
+
+
+class Contents(NamedTuple):
+    """A network as a file holds it."""
+
+    layers: Sequence[Layer]
+    loss: Loss
+    output_activation: Activation
+    dtype: str
+    seed: int
+    epoch: int
+    weights: list[Array]
+    biases: list[Array | None]
+
+
+def write(path: str | PathLike[str], contents: Contents) -> None:
+    """Write a network, replacing the file in one step.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; an existing file is as it was then.
+    """
+    header = {
+        "version": _VERSION,
+        "layers": [layer.to_config() for layer in contents.layers],
+        "loss": contents.loss.to_config(),
+        "output_activation": contents.output_activation.to_config(),
+        "dtype": contents.dtype,
+        "seed": contents.seed,
+        "epoch": contents.epoch,
+    }
+    tensors = {}
+    for i, (w, b) in enumerate(zip(contents.weights, contents.biases, strict=True)):
+        # Views have padded rows, which safetensors would write as if they had not.
+        tensors[f"layers.{i}.weight"] = np.ascontiguousarray(w)
+        if b is not None:
+            tensors[f"layers.{i}.bias"] = np.ascontiguousarray(b)
+    write_atomically(path, to_bytes(tensors, {_KEY: json.dumps(header)}))
+
+
+def read(path: str | PathLike[str]) -> Contents:
+    """Read what `write` wrote; nothing in the file is executed.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, IsADirectoryError
+        If there is no file that may be read.
+    FileFormatError
+        If it is not a network that this version can read.
+    """
+    name = os.fspath(path)
+    with open(name, "rb"):  # the usual errors of missing and unreadable files
+        pass
+    with _named(name):
+        with safe_open(name, framework="numpy") as file:
+            return _contents(file)
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn any fault of the contents into a FileFormatError that names the file."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise FileFormatError(f"{name}: not a safetensors file ({error})") from None
+    except RecursionError:
+        raise FileFormatError(f"{name}: its description is nested too deeply") from None
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        text = " ".join(str(error).split())
+        raise FileFormatError(f"{name}: not a network of fastbackprop ({text})") from None
+
+
+def _contents(file: Any) -> Contents:
+    metadata = file.metadata() or {}
+    if _KEY not in metadata:
+        raise ValueError(f"it has no {_KEY!r} entry; was it saved by another library?")
+    header = json.loads(metadata[_KEY])
+    if not isinstance(header, dict) or header.get("version") != _VERSION:
+        version = header.get("version") if isinstance(header, dict) else None
+        raise ValueError(f"format version {version!r}; this release reads {_VERSION}")
+    chain = tuple(layer_specs.from_config(config) for config in header["layers"])
+    layer_specs.check_chain(chain)
+    dtype = header["dtype"]
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r}; expected float32 or float64")
+    dense = [layer for layer in chain if isinstance(layer, Dense)]
+    expected: dict[str, tuple[int, ...]] = {}
+    for i, layer in enumerate(dense):
+        expected[f"layers.{i}.weight"] = (layer.n_in, layer.n_out)
+        if layer.bias:
+            expected[f"layers.{i}.bias"] = (layer.n_out,)
+    if set(file.keys()) != set(expected):
+        raise ValueError(f"tensors {sorted(file.keys())}; expected {sorted(expected)}")
+    # Shapes are compared before anything is allocated: the file's size bounds its tensors.
+    for key, shape in expected.items():
+        part = file.get_slice(key)
+        if tuple(part.get_shape()) != shape or part.get_dtype() != _DTYPES[dtype]:
+            raise ValueError(
+                f"{key} is {part.get_dtype()} {part.get_shape()}; expected {dtype} {list(shape)}"
+            )
+    tensors = {key: file.get_tensor(key) for key in expected}
+    for key, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{key} contains NaN or infinity")
+    return Contents(
+        chain,
+        losses.from_config(header["loss"]),
+        activations.from_config(header["output_activation"]),
+        dtype,
+        checked_size("seed", header["seed"], minimum=0),
+        checked_size("epoch", header["epoch"], minimum=0),
+        [tensors[f"layers.{i}.weight"] for i in range(len(dense))],
+        [tensors.get(f"layers.{i}.bias") for i in range(len(dense))],
+    )
+
+
+def write_atomically(path: str | PathLike[str], content: bytes) -> None:
+    """Replace a file by ``content`` in one step, so that a crash leaves the old one or the new."""
+    target = Path(path)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
