@@ -20,6 +20,7 @@ from fastbackprop._kernels.activation import (
     softmax_forward,
 )
 from fastbackprop._kernels.codes import (
+    ADAM,
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
     SOFTMAX,
@@ -32,7 +33,15 @@ from fastbackprop._kernels.jit import entry_point, kernel
 from fastbackprop._kernels.loss import loss_and_delta
 from fastbackprop._kernels.micro import MR, NV, tile_product
 from fastbackprop._kernels.records import LAYER, job_at, layer_at
-from fastbackprop._kernels.simd import atomic_load, itemsize, lanes, pointer
+from fastbackprop._kernels.simd import (
+    atomic_load,
+    flush_subnormals,
+    itemsize,
+    lanes,
+    pointer,
+    prefetch,
+    restore_subnormals,
+)
 from fastbackprop._kernels.team import barrier, share
 from fastbackprop._kernels.update import row_square, rule_of, store_rows, update_rows
 
@@ -41,6 +50,9 @@ _LAYER_BYTES = LAYER.itemsize
 # Rows that a thread takes through the network at a time when it only evaluates: enough to use each
 # weight often while it is in a register or in L1, few enough that their activations stay in L2.
 EVALUATION_ROWS = 64
+
+# Batches from which the products of a tile take long enough to hide its loads from L3.
+_PREFETCH_ROWS = 32
 
 
 @kernel
@@ -189,6 +201,18 @@ def backward(job, work, scratch, step, first, last):
 
 
 @kernel
+def _prefetch_tile(job, code, work, place, ld, rows):
+    """Ask for the parameters and slots of a tile while its products are computed."""
+    line = 64 // itemsize(work)
+    for i in range(rows):
+        for j in range(place + i * ld, place + i * ld + NV * lanes(work), line):
+            prefetch(pointer(job.params, work) + j)
+            if code == ADAM:
+                prefetch(pointer(job.slot0, work) + j)
+                prefetch(pointer(job.slot1, work) + j)
+
+
+@kernel
 def weight_gradients(job, rule, code, work, scratch, n, thread):
     """dw = x.T @ dz and db = Σ dz (the row of ones in x.T), a tile at a time.
 
@@ -208,10 +232,12 @@ def weight_gradients(job, rule, code, work, scratch, n, thread):
             vectors = panel_vectors(layer.n_out, j, work)
             for i in range(top, bottom, MR):
                 rows = min(MR, bottom - i)
+                place = layer.w + i * layer.ld_w + j
+                if n >= _PREFETCH_ROWS:
+                    _prefetch_tile(job, code, work, place, layer.ld_w, rows)
                 tile_product(
                     rows, vectors, tile, ld_tile, zeros, 0, x + i, 1, layer.ld_x, dz + j, layer.ld_dz, n
                 )
-                place = layer.w + i * layer.ld_w + j
                 columns = vectors * lanes(work)
                 if code == STORE:
                     store_rows(gradients + place, layer.ld_w, tile, ld_tile, rows, columns)
@@ -326,6 +352,7 @@ def train(job_address, thread, like):
     scratch = pointer(job.scratch, like) + thread * job.scratch_stride
     head, tail = _layer(job, 0), _layer(job, job.n_layers - 1)
     clipping = job.clip_norm > 0.0 and job.update != STORE
+    mode = flush_subnormals()
     stop = pointer(job.stop, np.int64(0))
     arrivals = job.threads
     for step in range(job.first, job.last):
@@ -356,7 +383,8 @@ def train(job_address, thread, like):
         if thread == 0:
             stop[2] = step + 1 - job.first
         if atomic_load(stop + 1) != 0:
-            return
+            break
+    restore_subnormals(mode)
 
 
 @entry_point
@@ -372,9 +400,10 @@ def evaluate(job_address, thread, like):
     head, tail = _layer(job, 0), _layer(job, job.n_layers - 1)
     first, last = share(job.last - job.first, EVALUATION_ROWS, job.threads, thread)
     stop = pointer(job.stop, np.int64(0))
+    mode = flush_subnormals()
     for begin in range(job.first + first, job.first + last, EVALUATION_ROWS):
         if atomic_load(stop) != 0:
-            return
+            break
         n = min(EVALUATION_ROWS, job.first + last - begin)
         gather_rows(work + head.x, head.ld_x, head.n_in, job, 0, n, begin)
         forward(job, work, scratch, 0, 0, n, job.outputs == 0 and _is_fused(job.loss))
@@ -386,3 +415,4 @@ def evaluate(job_address, thread, like):
                 for j in range(tail.n_out):
                     a = work + (tail.a + i * tail.ld_a)
                     outputs[(begin + i) * tail.n_out + j] = a[j]
+    restore_subnormals(mode)

@@ -25,7 +25,7 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
-from fastbackprop._kernels.jit import VECTOR_BITS
+from fastbackprop._kernels.jit import HAS_ESTIMATES, VECTOR_BITS
 
 _I8 = ir.IntType(8)
 _I32 = ir.IntType(32)
@@ -480,6 +480,64 @@ round_even = _elementwise("rint", 1, "The nearest integer, halves to even.")
 copysign = _elementwise("copysign", 2, "``|a|`` with the sign of ``b``.")
 
 
+def _estimate(name: str, exact: Callable[..., Any], refine: Callable[..., Any], summary: str) -> Any:
+    """An intrinsic that refines AVX-512's 14-bit estimate ``name`` by Newton's method."""
+
+    @intrinsic
+    def estimate(typingctx, a):
+        def codegen(context, builder, sig, args):
+            vector = sig.return_type
+            if not HAS_ESTIMATES:
+                return exact(builder, vector.llvm, args[0])
+            double = vector.dtype == types.float64
+            mask = ir.IntType(max(8, vector.lanes))
+            function = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(vector.llvm, [vector.llvm, vector.llvm, mask]),
+                f"llvm.x86.avx512.{name}14.{'pd' if double else 'ps'}.{VECTOR_BITS}",
+            )
+            value = builder.call(function, [args[0], args[0], ir.Constant(mask, -1)])
+            for _ in range(2 if double else 1):  # 14 bits, then 28, then 56
+                value = refine(builder, vector.llvm, args[0], value)
+            return value
+
+        return a(a), codegen
+
+    estimate.__doc__ = summary
+    return estimate
+
+
+def _refine_inverse(builder, kind, a, y):
+    """y + y (1 - a y)"""
+    error = _overloaded(builder, "fma", kind, [builder.fneg(a), y, _constant(kind, 1.0)])
+    return _overloaded(builder, "fma", kind, [y, error, y])
+
+
+def _refine_inverse_root(builder, kind, a, y):
+    """y + y/2 (1 - a y²)"""
+    error = _overloaded(
+        builder, "fma", kind, [builder.fneg(builder.fmul(a, y)), y, _constant(kind, 1.0)]
+    )
+    half = builder.fmul(y, _constant(kind, 0.5))
+    return _overloaded(builder, "fma", kind, [half, error, y])
+
+
+def _exact_inverse(builder, kind, a):
+    return builder.fdiv(_constant(kind, 1.0), a)
+
+
+def _exact_inverse_root(builder, kind, a):
+    return builder.fdiv(_constant(kind, 1.0), _overloaded(builder, "sqrt", kind, [a]))
+
+
+inverse = _estimate(
+    "rcp", _exact_inverse, _refine_inverse, "1 / a to about an ulp, for normal a > 0."
+)
+inverse_root = _estimate(
+    "rsqrt", _exact_inverse_root, _refine_inverse_root, "1 / √a to about an ulp, for normal a > 0."
+)
+
+
 @intrinsic
 def select(typingctx, mask, a, b):
     """``a`` in the lanes where ``mask`` is true, else ``b``."""
@@ -746,15 +804,84 @@ def atomic_load(typingctx, p):
     return types.int64(p), codegen
 
 
+# Flush-to-zero and denormals-are-zero of x86's MXCSR, and flush-to-zero of ARM's FPCR.
+_FLUSH_X86 = (1 << 15) | (1 << 6)
+_FLUSH_ARM = 1 << 24
+
+
+@intrinsic
+def flush_subnormals(typingctx):
+    """Take subnormal numbers for 0 in this thread; returns the mode that was, to be restored.
+
+    Moments of inactive weights decay through the subnormals, where each operation takes a hundred
+    cycles.
+    """
+
+    def codegen(context, builder, sig, args):
+        mode = _floating_mode(builder)
+        if mode is None:
+            return ir.Constant(_I64, 0)
+        flags = _FLUSH_X86 if mode.type == _I32 else _FLUSH_ARM
+        _set_floating_mode(builder, builder.or_(mode, ir.Constant(mode.type, flags)))
+        return mode if mode.type == _I64 else builder.zext(mode, _I64)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def restore_subnormals(typingctx, mode):
+    """Put back what `flush_subnormals` returned."""
+
+    def codegen(context, builder, sig, args):
+        if _is_x86(builder):
+            _set_floating_mode(builder, builder.trunc(args[0], _I32))
+        elif _is_arm(builder):
+            _set_floating_mode(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
+
+
+def _is_x86(builder: ir.IRBuilder) -> bool:
+    return builder.module.triple.startswith(("x86_64", "i686"))
+
+
+def _is_arm(builder: ir.IRBuilder) -> bool:
+    return builder.module.triple.startswith(("aarch64", "arm64"))
+
+
+def _floating_mode(builder: ir.IRBuilder) -> ir.Value | None:
+    if _is_x86(builder):
+        place = cgutils.alloca_once(builder, _I32)
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE_POINTER])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.stmxcsr")
+        builder.call(function, [builder.bitcast(place, _BYTE_POINTER)])
+        return builder.load(place, typ=_I32)
+    if _is_arm(builder):
+        kind = ir.FunctionType(_I64, [])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.get.fpcr")
+        return builder.call(function, [])
+    return None
+
+
+def _set_floating_mode(builder: ir.IRBuilder, mode: ir.Value) -> None:
+    if mode.type == _I32:
+        place = cgutils.alloca_once_value(builder, mode)
+        name, operand = "llvm.x86.sse.ldmxcsr", builder.bitcast(place, _BYTE_POINTER)
+    else:
+        name, operand = "llvm.aarch64.set.fpcr", mode
+    kind = ir.FunctionType(ir.VoidType(), [operand.type])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [operand])
+
+
 @intrinsic
 def spin_hint(typingctx):
     """Tell the processor that this is a waiting loop."""
 
     def codegen(context, builder, sig, args):
-        triple = builder.module.triple
-        if triple.startswith(("x86_64", "i686")):
+        if _is_x86(builder):
             name, operands = "llvm.x86.sse2.pause", []
-        elif triple.startswith(("aarch64", "arm64")):
+        elif _is_arm(builder):
             name, operands = "llvm.aarch64.hint", [ir.Constant(_I32, 1)]  # yield
         else:
             return context.get_dummy_value()

@@ -145,7 +145,7 @@ _one_less_sqrt_half_bits = integer_constant_for(
     _both(0x3F800000 - 0x3F3504F3, 0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
 )
 _mantissa_mask = integer_constant_for(_both((1 << 23) - 1, (1 << 52) - 1))
-_smallest_normal = constant_for(_both(2.0**-126, 2.0**-1022))
+smallest_normal = constant_for(_both(2.0**-126, 2.0**-1022))
 _subnormal_scale = constant_for(_both(2.0**25, 2.0**54))
 _subnormal_exponent = constant_for(_both(-25.0, -54.0))
 
@@ -187,7 +187,7 @@ _nan = constant_for(_both(float("nan"), float("nan")))
 @kernel
 def log(x):
     """ln x; -inf at 0, NaN below."""
-    subnormal = x < _smallest_normal(x)
+    subnormal = x < smallest_normal(x)
     scaled = select(subnormal, x * _subnormal_scale(x), x)
     result = _log_positive(scaled, select(subnormal, _subnormal_exponent(x), 0.0), fill(x, 0.0))
     result = select(x < _infinity(x), result, x)  # inf and NaN as they are
