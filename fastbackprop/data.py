@@ -140,7 +140,7 @@ def input_fields(X: Array) -> dict[str, int]:
 
 
 def checked_targets(y: object, n: int, n_out: int, loss: Loss, dtype: np.dtype[Any]) -> Targets:
-    """y as class labels or as rows of numbers, whichever it is for this loss.
+    """Y as class labels or as rows of numbers, whichever it is for this loss.
 
     Raises
     ------

@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -222,13 +223,13 @@ class Team:
                 while waiting < self.threads:
                     number = waiting
                     waiting += 1
-                    self._tasks[number].put(lambda number=number: job.run(entry, number))
+                    self._tasks[number].put(partial(job.run, entry, number))
                 while len(results) < self.threads:
                     results.append(self._results.get())
                 break
             except BaseException as error:
                 interrupt = error
                 job.request_stop()
-        for error in (*results, interrupt):
-            if error is not None:
-                raise error
+        for failure in (*results, interrupt):
+            if failure is not None:
+                raise failure

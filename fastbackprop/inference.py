@@ -93,7 +93,9 @@ def gradients(
     job = data_job(state, X, targets, weights)
     flat = plan.zeros()
     sums = {name: np.empty(1) for name in ("step_loss", "step_score", "step_weight")}
-    job.point(gradients=flat, rates=np.zeros(1), row_loss=np.empty(n), row_score=np.empty(n), **sums)
+    job.point(
+        gradients=flat, rates=np.zeros(1), row_loss=np.empty(n), row_score=np.empty(n), **sums
+    )
     count = call_thread_count(threads, plan.flops(n))
     job.reserve(plan, n, count, shared=True)
     job.set(batch=n, first=0, last=1, update=codes.STORE)

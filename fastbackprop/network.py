@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
+from itertools import pairwise
 from os import PathLike
 from typing import Any
 
@@ -20,7 +21,6 @@ from fastbackprop.layers import Dense, Layer, check_chain
 from fastbackprop.losses import Loss
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array, Plan
-from fastbackprop.schedules import rates
 from fastbackprop.specs import checked_size
 from fastbackprop.state import State
 from fastbackprop.training import History, Recipe
@@ -329,7 +329,7 @@ class Network:
         return inference.outputs(self._state, self._inputs(X))
 
     def predict_classes(self, X: Any) -> Array:
-        """The most probable class of each row, (n,) int64; with one output, whether it is over ½."""
+        """The class of each row, (n,) int64: its largest output; of one output, whether over ½."""
         result = self.predict(X)
         if result.shape[1] == 1:
             return (result[:, 0] > 0.5).astype(np.int64)
@@ -525,7 +525,7 @@ class Network:
         return "\n".join([*lines, self._totals()])
 
     def _totals(self) -> str:
-        size = self.n_parameters * self.dtype.itemsize
+        size = float(self.n_parameters * self.dtype.itemsize)
         for unit in ("B", "kB", "MB", "GB"):
             if size < 1000 or unit == "GB":
                 break
@@ -537,7 +537,9 @@ class Network:
         )
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("Layer", "Units", "Activation", "Parameters"))
+        head = "".join(
+            f"<th>{name}</th>" for name in ("Layer", "Units", "Activation", "Parameters")
+        )
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self._rows()
@@ -617,10 +619,7 @@ def _as_layers(
     if hidden.name == "softmax":
         raise ValueError("activation is for the hidden layers; softmax is an output_activation")
     weights = None if init is None else initializers.get(init)
-    inner = [
-        Dense(n_in, n_out, hidden, init=weights)
-        for n_in, n_out in zip(sizes[:-2], sizes[1:-1], strict=True)
-    ]
+    inner = [Dense(n_in, n_out, hidden, init=weights) for n_in, n_out in pairwise(sizes[:-1])]
     last = Dense(sizes[-2], sizes[-1], output or loss.default_output(hidden), init=weights)
     return (*inner, last)
 

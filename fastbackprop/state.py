@@ -57,9 +57,12 @@ class State:
 
     def __getstate__(self) -> dict[str, Any]:
         padded = {"params": self.params, **self.slots}
-        return {**vars(self), "slots": {}, "params": None, "packed": {
-            name: self.plan.pack(flat) for name, flat in padded.items()
-        }}
+        return {
+            **vars(self),
+            "slots": {},
+            "params": None,
+            "packed": {name: self.plan.pack(flat) for name, flat in padded.items()},
+        }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         # Alignment to cache lines does not survive a copy of the buffers.

@@ -83,9 +83,8 @@ def read(path: str | PathLike[str]) -> Contents:
     name = os.fspath(path)
     with open(name, "rb"):  # the usual errors of missing and unreadable files
         pass
-    with _named(name):
-        with safe_open(name, framework="numpy") as file:
-            return _contents(file)
+    with _named(name), safe_open(name, framework="numpy") as file:
+        return _contents(file)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData
-from fastbackprop.execution import TRAIN, Job, Team, call_thread_count, thread_count
+from fastbackprop.execution import TRAIN, Job, Team, call_thread_count, compiled, thread_count
 from fastbackprop.inference import data_job, means
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array
@@ -131,6 +131,7 @@ class Epochs:
         self._job = training_job(state, data, recipe.optimizer, self._batch, self._sums)
         self._job.reserve(state.plan, self._batch, threads, shared=True)
         self._good = np.empty_like(state.params)
+        compiled(TRAIN, state.plan.dtype)  # so that the first epoch's seconds are those of training
 
     def run(self) -> dict[str, float]:
         """One epoch; returns what was measured.
@@ -300,7 +301,7 @@ def _progress(recipe: Recipe) -> _Silent:
         return _Silent()
     from tqdm import auto
 
-    class Bar(auto.tqdm):  # type: ignore[misc]
+    class Bar(auto.tqdm):
         monitor_interval = 0  # no thread of its own may outlive fit
 
     # A notebook's bar would take "disable unless a terminal" for "disable".

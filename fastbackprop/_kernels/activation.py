@@ -34,7 +34,7 @@ from fastbackprop._kernels.simd import (
 
 @kernel
 def activate(code, alpha, z):
-    """a = f(z)"""
+    """A = f(z)"""
     if code == RELU:
         return larger(fill(z, 0.0), z)  # in this order NaN stays NaN
     if code == LEAKY_RELU:
@@ -83,7 +83,7 @@ def derivative(code, alpha, a, z):
 
 @kernel
 def activation_forward(a, z, ld, first, last, n, code, alpha):
-    """a = f(z) on rows [first, last) of (rows, n), whole vectors; ``a`` may be ``z``."""
+    """A = f(z) on rows [first, last) of (rows, n), whole vectors; ``a`` may be ``z``."""
     if code == IDENTITY and address_of(a) == address_of(z):
         return
     for i in range(first, last):
@@ -94,7 +94,7 @@ def activation_forward(a, z, ld, first, last, n, code, alpha):
 
 @kernel
 def activation_backward(dz, ld_dz, a, z, ld, first, last, n, code, alpha):
-    """dz *= f'(z) on rows [first, last) of (rows, n), whole vectors."""
+    """Dz *= f'(z) on rows [first, last) of (rows, n), whole vectors."""
     if code == IDENTITY:
         return
     for i in range(first, last):
@@ -112,7 +112,7 @@ def live_lanes(v, j, n):
 
 @kernel
 def softmax_exponentials(out, z, n):
-    """out = exp(z - max z) over one row of ``n``, 0 in the padding; returns (max z, Σ out).
+    """Out = exp(z - max z) over one row of ``n``, 0 in the padding; returns (max z, Σ out).
 
     Subtracting the maximum leaves the quotient as it is and keeps exp from overflowing.
     """
@@ -132,7 +132,7 @@ def softmax_exponentials(out, z, n):
 
 @kernel
 def softmax_forward(a, z, ld, first, last, n):
-    """a = softmax(z) on rows [first, last) of (rows, n); ``a`` may be ``z``."""
+    """A = softmax(z) on rows [first, last) of (rows, n); ``a`` may be ``z``."""
     for i in range(first, last):
         row = a + i * ld
         _, total = softmax_exponentials(row, z + i * ld, n)

@@ -47,7 +47,7 @@ def _tiles(out, ld_out, start, ld_start, a, a_row, b, ld_b, m, vectors, k):
 
 @kernel
 def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch):
-    """out = start + a @ b
+    """Out = start + a @ b
 
     out   : (m, n)    overwritten, whole vectors of columns
     start : (m, n), or one row for all with ld_start 0; not ``out``
@@ -70,7 +70,7 @@ def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch):
 
 @kernel
 def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
-    """out = a @ b.T
+    """Out = a @ b.T
 
     out : (m, n)    overwritten, whole vectors of columns; the padding is zero
     a   : (m, k)
@@ -88,7 +88,9 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
             if p == 0:
                 _tiles(out + j, ld_out, zeros, 0, a, ld_a, scratch, ld, m, vectors, depth)
             else:
-                _tiles(out + j, ld_out, out + j, ld_out, a + p, ld_a, scratch, ld, m, vectors, depth)
+                _tiles(
+                    out + j, ld_out, out + j, ld_out, a + p, ld_a, scratch, ld, m, vectors, depth
+                )
     # Nothing to sum: the product is still defined.
     if k == 0:
         _clear(out, ld_out, m, n)

@@ -7,6 +7,7 @@ import itertools
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,6 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 from numba.core import config, types
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -23,13 +22,16 @@ from numba.core.caching import (
     UserProvidedCacheLocator,
     UserWideCacheLocator,
 )
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 _WIDTHS = (512, 256, 128)
 
 
 def _host_features() -> dict[str, bool]:
-    if config.CPU_NAME:  # the user has told Numba to compile for another processor
-        return {name[1:]: True for name in (config.CPU_FEATURES or "").split(",") if name[:1] == "+"}
+    if getattr(config, "CPU_NAME", None):  # the user has Numba compile for another processor
+        features = getattr(config, "CPU_FEATURES", None) or ""
+        return {name[1:]: True for name in features.split(",") if name[:1] == "+"}
     return dict(llvm.get_host_cpu_features())
 
 
@@ -99,7 +101,7 @@ class _UserWide(_Stamped, UserWideCacheLocator):
 
 
 class _KernelCacheImpl(CompileResultCacheImpl):
-    _locator_classes = (_UserProvided, _BesideSources, _UserWide)
+    _locator_classes = [_UserProvided, _BesideSources, _UserWide]  # noqa: RUF012
 
 
 class _KernelCache(FunctionCache):
@@ -141,7 +143,9 @@ class _KernelCache(FunctionCache):
 
 # No fastmath flag: every fused multiply-add is asked for by name, sums keep their order (so that
 # any number of threads gives the same bits), and a test for NaN stays a test.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True}
+_njit: Any = partial(
+    numba.njit, nogil=True, error_model="numpy", boundscheck=False, no_cfunc_wrapper=True
+)
 
 
 class _LinkedLibrary(JITCodeLibrary):
@@ -191,9 +195,7 @@ _numbers = itertools.count()
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that only other kernels call."""
-    dispatcher = numba.njit(
-        **_OPTIONS, no_cpython_wrapper=True, pipeline_class=_KernelCompiler
-    )(function)
+    dispatcher = _njit(no_cpython_wrapper=True, pipeline_class=_KernelCompiler)(function)
     resolve = dispatcher.get_call_template
 
     def resolve_by_type(args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
@@ -206,7 +208,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def entry_point(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, and keep its machine code on disk."""
-    dispatcher = numba.njit(**_OPTIONS)(function)
+    dispatcher = _njit()(function)
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError as error:  # no writable place

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from fastbackprop._kernels import vmath
 from fastbackprop._kernels.activation import derivative, live_lanes, softmax_exponentials
 from fastbackprop._kernels.codes import (
@@ -97,7 +95,7 @@ def _sum_over_outputs(code, delta, dz, z, a, t, n, scale, activation, alpha):
 
 @kernel
 def _softmax_backward(dz, a, n, mean, scale):
-    """dz = a · (dz / scale - mean) · scale: the softmax's own Jacobian, for LINEAR only."""
+    """Dz = a · (dz / scale - mean) · scale: the softmax's own Jacobian, for LINEAR only."""
     for j in range(0, n, lanes(a)):
         store(dz + j, load(a + j) * (load(dz + j) - mean * scale))
 

@@ -43,8 +43,8 @@ def tile_product(rows, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, 
     a          : (rows, k), element (i, p) at a + i * a_row + p * a_k
     b          : (k, vectors of width L)
 
-    ``ld_*`` are in elements; ``ld_start`` 0 starts every row alike (a bias, zeros). ``start`` may be
-    ``out``. Every product is fused into its sum, so the bits do not depend on the tile's shape.
+    ``ld_*`` are in elements; ``ld_start`` 0 starts every row alike (a bias, zeros). ``start`` may
+    be ``out``. Every product is fused into its sum, so the bits do not depend on the tile's shape.
     """
     for height in literal_unroll(_HEIGHTS):
         if rows == len(height):

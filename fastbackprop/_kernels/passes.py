@@ -67,7 +67,7 @@ def _drops_input(job, layer):
 
 @kernel
 def _input(job, index, work):
-    """What layer ``index`` multiplies: the batch, the previous activation, or that after dropout."""
+    """What layer ``index`` multiplies: the batch, or the activation before, with its dropout."""
     layer = _layer(job, index)
     if index == 0 or _drops_input(job, layer):
         return work + layer.x
@@ -91,7 +91,7 @@ def _set_ones(x, ld, column, first, last):
 
 @kernel
 def forward(job, work, scratch, step, first, last, logits_only):
-    """z = x @ w + b and a = f(z), layer by layer, on rows [first, last) of the gathered batch.
+    """Z = x @ w + b and a = f(z), layer by layer, on rows [first, last) of the gathered batch.
 
     With ``logits_only`` the output activation is left to the loss that fuses it.
     """
@@ -134,7 +134,10 @@ def losses(job, work, first, last, begin, total_weight, row):
     """Loss and score of rows [first, last), into ``row_loss`` and ``row_score`` from ``row`` on."""
     layer = _layer(job, job.n_layers - 1)
     order, weights = pointer(job.order, np.int64(0)), pointer(job.weights, np.float64(0))
-    row_loss, row_score = pointer(job.row_loss, np.float64(0)), pointer(job.row_score, np.float64(0))
+    row_loss, row_score = (
+        pointer(job.row_loss, np.float64(0)),
+        pointer(job.row_score, np.float64(0)),
+    )
     targets = work + job.target_rows
     for i in range(first, last):
         weight = 1.0
@@ -156,7 +159,7 @@ def losses(job, work, first, last, begin, total_weight, row):
 
 @kernel
 def backward(job, work, scratch, step, first, last):
-    """dz of every layer from that of the last: dx = dz @ w.T, then dz = dx · f'(z).
+    """Dz of every layer from that of the last: dx = dz @ w.T, then dz = dx · f'(z).
 
     On rows [first, last) of the batch; the gradient of the input too where the job wants it.
     """
@@ -214,7 +217,7 @@ def _prefetch_tile(job, code, work, place, ld, rows):
 
 @kernel
 def weight_gradients(job, rule, code, work, scratch, n, thread):
-    """dw = x.T @ dz and db = Σ dz (the row of ones in x.T), a tile at a time.
+    """Dw = x.T @ dz and db = Σ dz (the row of ones in x.T), a tile at a time.
 
     A finished tile goes to the optimizer while it is in L1, so that the gradient need not exist; it
     is kept where ``code`` is STORE. Each thread has its own rows.
@@ -236,7 +239,18 @@ def weight_gradients(job, rule, code, work, scratch, n, thread):
                 if n >= _PREFETCH_ROWS:
                     _prefetch_tile(job, code, work, place, layer.ld_w, rows)
                 tile_product(
-                    rows, vectors, tile, ld_tile, zeros, 0, x + i, 1, layer.ld_x, dz + j, layer.ld_dz, n
+                    rows,
+                    vectors,
+                    tile,
+                    ld_tile,
+                    zeros,
+                    0,
+                    x + i,
+                    1,
+                    layer.ld_x,
+                    dz + j,
+                    layer.ld_dz,
+                    n,
                 )
                 columns = vectors * lanes(work)
                 if code == STORE:
@@ -325,7 +339,10 @@ def _batch_weight(job, begin, n):
 
 @kernel
 def _sum_step(job, step, n, total_weight):
-    row_loss, row_score = pointer(job.row_loss, np.float64(0)), pointer(job.row_score, np.float64(0))
+    row_loss, row_score = (
+        pointer(job.row_loss, np.float64(0)),
+        pointer(job.row_score, np.float64(0)),
+    )
     loss, score = 0.0, 0.0
     for i in range(n):
         loss += row_loss[i]

@@ -1,4 +1,4 @@
-"""SIMD vectors, register tiles, pointers and atomics as Numba types: the only file that builds LLVM IR.
+"""SIMD vectors, tiles and pointers as Numba types, and atomics: the only file that builds LLVM IR.
 
 A ``Vector`` is one SIMD register (16 float32 or 8 float64 with AVX-512, fewer on narrower
 machines), a ``Tile`` is ``MR`` rows of ``NV`` of them that stay in registers, and a ``Pointer`` is
@@ -36,7 +36,7 @@ _BYTE_POINTER = _I8.as_pointer()
 # --------------------------------------------------------------------------------------- types
 
 
-def _element(dtype: types.Type) -> ir.Type:
+def _element(dtype: Any) -> ir.Type:
     """LLVM's type for one element of a vector or behind a pointer."""
     if dtype == types.float32:
         return ir.FloatType()
@@ -50,7 +50,7 @@ def _element(dtype: types.Type) -> ir.Type:
 class Vector(types.Type):
     """One SIMD register: ``lanes`` elements of ``dtype``."""
 
-    def __init__(self, dtype: types.Type, lanes: int) -> None:
+    def __init__(self, dtype: Any, lanes: int) -> None:
         self.dtype = dtype
         self.lanes = lanes
         super().__init__(name=f"Vector({dtype} x {lanes})")
@@ -77,12 +77,12 @@ class Tile(types.Type):
 class Pointer(types.Type):
     """The address of elements of ``dtype``."""
 
-    def __init__(self, dtype: types.Type) -> None:
+    def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
         super().__init__(name=f"Pointer({dtype})")
 
 
-def vector_of(dtype: types.Type) -> Vector:
+def vector_of(dtype: Any) -> Vector:
     """The full-width vector of a floating type."""
     return Vector(dtype, VECTOR_BITS // dtype.bitwidth)
 
@@ -103,19 +103,19 @@ class _PointerModel(models.PrimitiveModel):
 # ------------------------------------------------------------------------------------ pointers
 
 
-def _at(builder: ir.IRBuilder, pointer: ir.Value, dtype: types.Type, index: ir.Value) -> ir.Value:
+def _at(builder: ir.IRBuilder, pointer: ir.Value, dtype: Any, index: ir.Value) -> ir.Value:
     """Address of element ``index``, as a byte pointer."""
     size = ir.Constant(_I64, dtype.bitwidth // 8)
     return builder.gep(pointer, [builder.mul(index, size)], source_etype=_I8)
 
 
-def _load(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.Type, dtype: types.Type) -> ir.Value:
+def _load(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.Type, dtype: Any) -> ir.Value:
     # Rows of a caller's data may start anywhere; an unaligned load of aligned data costs nothing.
     typed = builder.bitcast(pointer, kind.as_pointer())
     return builder.load(typed, align=dtype.bitwidth // 8, typ=kind)
 
 
-def _store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, dtype: types.Type) -> None:
+def _store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, dtype: Any) -> None:
     typed = builder.bitcast(pointer, value.type.as_pointer())
     builder.store(value, typed, align=dtype.bitwidth // 8)
 
@@ -300,7 +300,7 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.V
 
 
 def _convert(
-    builder: ir.IRBuilder, value: ir.Value, source: types.Type, target: types.Type, kind: ir.Type
+    builder: ir.IRBuilder, value: ir.Value, source: Any, target: Any, kind: ir.Type
 ) -> ir.Value:
     """Numeric conversion of a vector from element type ``source`` to ``target``."""
     if source == target:
@@ -309,7 +309,7 @@ def _convert(
         if isinstance(source, types.Float):
             wider = target.bitwidth > source.bitwidth
             return builder.fpext(value, kind) if wider else builder.fptrunc(value, kind)
-        signed = isinstance(source, types.Integer) and source.signed
+        signed = source != types.boolean and source.signed
         return builder.sitofp(value, kind) if signed else builder.uitofp(value, kind)
     if isinstance(source, types.Float):
         return builder.fptosi(value, kind)
@@ -338,7 +338,9 @@ def _arithmetic(op: Callable[..., Any], on_floats: str, on_integers: str) -> Non
 
     def lower(context, builder, sig, args):
         vector = sig.return_type
-        operands = [_as_vector(context, builder, *pair, vector) for pair in zip(args, sig.args, strict=True)]
+        operands = [
+            _as_vector(context, builder, *pair, vector) for pair in zip(args, sig.args, strict=True)
+        ]
         name = on_floats if isinstance(vector.dtype, types.Float) else on_integers
         return getattr(builder, name)(*operands)
 
@@ -378,7 +380,9 @@ def _comparison(op: Callable[..., Any], symbol: str) -> None:
 
     def lower(context, builder, sig, args):
         vector = next(kind for kind in sig.args if isinstance(kind, Vector))
-        operands = [_as_vector(context, builder, *pair, vector) for pair in zip(args, sig.args, strict=True)]
+        operands = [
+            _as_vector(context, builder, *pair, vector) for pair in zip(args, sig.args, strict=True)
+        ]
         if isinstance(vector.dtype, types.Float):
             compare = builder.fcmp_unordered if symbol == "!=" else builder.fcmp_ordered
             return compare(symbol, *operands)
@@ -410,7 +414,9 @@ def _negate(context, builder, sig, args):
     return builder.fneg(args[0])
 
 
-def _overloaded(builder: ir.IRBuilder, name: str, kind: ir.VectorType, values: list[ir.Value]) -> ir.Value:
+def _overloaded(
+    builder: ir.IRBuilder, name: str, kind: ir.VectorType, values: list[ir.Value]
+) -> ir.Value:
     """Call the LLVM intrinsic ``name`` of the vector type ``kind``."""
     suffix = {"float": "f32", "double": "f64"}.get(str(kind.element), str(kind.element))
     function = cgutils.get_or_insert_function(
@@ -450,24 +456,20 @@ def transpose(typingctx, tile):
 
 def _elementwise(llvm_name: str, n_operands: int, description: str) -> Any:
     """An intrinsic that applies LLVM's ``llvm_name`` to vectors of one type."""
-    if n_operands == 1:
-
-        def typed(typingctx, a):
-            return a(a), codegen
-
-    elif n_operands == 2:
-
-        def typed(typingctx, a, b):
-            return a(a, b), codegen
-
-    else:
-
-        def typed(typingctx, a, b, c):
-            return a(a, b, c), codegen
 
     def codegen(context, builder, sig, args):
         return _overloaded(builder, llvm_name, sig.return_type.llvm, list(args))
 
+    def unary(typingctx, a):
+        return a(a), codegen
+
+    def binary(typingctx, a, b):
+        return a(a, b), codegen
+
+    def ternary(typingctx, a, b, c):
+        return a(a, b, c), codegen
+
+    typed = (unary, binary, ternary)[n_operands - 1]
     typed.__name__ = llvm_name
     typed.__doc__ = description
     return intrinsic(typed)
@@ -480,7 +482,9 @@ round_even = _elementwise("rint", 1, "The nearest integer, halves to even.")
 copysign = _elementwise("copysign", 2, "``|a|`` with the sign of ``b``.")
 
 
-def _estimate(name: str, exact: Callable[..., Any], refine: Callable[..., Any], summary: str) -> Any:
+def _estimate(
+    name: str, exact: Callable[..., Any], refine: Callable[..., Any], summary: str
+) -> Any:
     """An intrinsic that refines AVX-512's 14-bit estimate ``name`` by Newton's method."""
 
     @intrinsic
@@ -508,13 +512,13 @@ def _estimate(name: str, exact: Callable[..., Any], refine: Callable[..., Any], 
 
 
 def _refine_inverse(builder, kind, a, y):
-    """y + y (1 - a y)"""
+    """Y + y (1 - a y)"""
     error = _overloaded(builder, "fma", kind, [builder.fneg(a), y, _constant(kind, 1.0)])
     return _overloaded(builder, "fma", kind, [y, error, y])
 
 
 def _refine_inverse_root(builder, kind, a, y):
-    """y + y/2 (1 - a y²)"""
+    """Y + y/2 (1 - a y²)"""
     error = _overloaded(
         builder, "fma", kind, [builder.fneg(builder.fmul(a, y)), y, _constant(kind, 1.0)]
     )
@@ -543,7 +547,10 @@ def select(typingctx, mask, a, b):
     """``a`` in the lanes where ``mask`` is true, else ``b``."""
 
     def codegen(context, builder, sig, args):
-        a, b = (_as_vector(context, builder, *pair, sig.return_type) for pair in zip(args[1:], sig.args[1:], strict=True))
+        a, b = (
+            _as_vector(context, builder, *pair, sig.return_type)
+            for pair in zip(args[1:], sig.args[1:], strict=True)
+        )
         return builder.select(args[0], a, b)
 
     vector = a if isinstance(a, Vector) else b
@@ -553,7 +560,10 @@ def select(typingctx, mask, a, b):
 def _extremum(symbol: str, description: str) -> Any:
     def typed(typingctx, a, b):
         def codegen(context, builder, sig, args):
-            a, b = (_as_vector(context, builder, *pair, sig.return_type) for pair in zip(args, sig.args, strict=True))
+            a, b = (
+                _as_vector(context, builder, *pair, sig.return_type)
+                for pair in zip(args, sig.args, strict=True)
+            )
             # One instruction on x86: b where either operand is NaN.
             return builder.select(builder.fcmp_ordered(symbol, a, b), a, b)
 
@@ -763,7 +773,9 @@ def tile_add_product(typingctx, tile, a, a_stride, b):
             for j in range(tile.NV):
                 index = i * tile.NV + j
                 product = [left, row[j], builder.extract_value(value, index)]
-                value = builder.insert_value(value, _overloaded(builder, "fma", kind, product), index)
+                value = builder.insert_value(
+                    value, _overloaded(builder, "fma", kind, product), index
+                )
         return value
 
     return tile(tile, a, types.intp, b), codegen

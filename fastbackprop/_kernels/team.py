@@ -41,7 +41,7 @@ def barrier(counter_address, threads, arrivals):
 
 @kernel
 def share(n, unit, threads, thread):
-    """The half-open range of ``n`` rows that one thread of a team takes, in multiples of ``unit``."""
+    """The range [first, last) of ``n`` rows that one thread takes, in multiples of ``unit``."""
     units = (n + unit - 1) // unit
     first = units * thread // threads * unit
     last = units * (thread + 1) // threads * unit

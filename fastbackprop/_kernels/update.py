@@ -70,7 +70,7 @@ def rule_of(job, step, norm):
 
 @kernel
 def _momentum(slot, g, rule):
-    """b = momentum · b + fresh · g; returns the direction of the step."""
+    """B = momentum · b + fresh · g; returns the direction of the step."""
     b = load(slot) * rule.momentum + g * rule.fresh
     store(slot, b)
     return g + b * rule.momentum if rule.nesterov else b
@@ -78,7 +78,7 @@ def _momentum(slot, g, rule):
 
 @kernel
 def _adam(m_slot, v_slot, g, rule):
-    """m += (1 - β₁)(g - m); v = β₂ v + (1 - β₂) g²; returns m̂ / (√v̂ + ε) · rate."""
+    """M += (1 - β₁)(g - m); v = β₂ v + (1 - β₂) g²; returns m̂ / (√v̂ + ε) · rate."""
     m = load(m_slot)
     m = m + (g - m) * (1.0 - rule.beta1)
     v = load(v_slot) * rule.beta2 + g * g * (1.0 - rule.beta2)
@@ -91,7 +91,7 @@ def _adam(m_slot, v_slot, g, rule):
 
 @kernel
 def _rmsprop(square_slot, mean_slot, momentum_slot, g, rule):
-    """v = α v + (1 - α) g²; returns the direction g / (√(v [- mean²]) + ε), with its momentum."""
+    """V = α v + (1 - α) g²; returns the direction g / (√(v [- mean²]) + ε), with its momentum."""
     v = load(square_slot) * rule.alpha + g * g * (1.0 - rule.alpha)
     store(square_slot, v)
     if rule.centered:

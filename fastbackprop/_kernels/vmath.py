@@ -7,6 +7,8 @@ exp overflows to inf and underflows gradually through the subnormals, log(0) is 
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba.core import types
 
 from fastbackprop._kernels.jit import kernel
@@ -29,7 +31,7 @@ from fastbackprop._kernels.simd import (
 _F32, _F64 = types.float32, types.float64
 
 
-def _both(f32: float, f64: float) -> dict[types.Type, float]:
+def _both(f32: Any, f64: Any) -> dict[types.Type, Any]:
     return {_F32: f32, _F64: f64}
 
 
@@ -107,7 +109,7 @@ _tanh_saturated = constant_for(_both(10.0, 20.0))
 
 @kernel
 def tanh(x):
-    """tanh x = u / (u + 2) with u = exp(2|x|) - 1, which keeps full precision near 0."""
+    """Tanh x = u / (u + 2) with u = exp(2|x|) - 1, which keeps full precision near 0."""
     magnitude = smaller(_tanh_saturated(x), absolute(x))
     n, expm1_r = _reduce(magnitude + magnitude)
     scale = from_bits((n + _bias(x)) << _mantissa_bits(x), x)
@@ -169,7 +171,7 @@ _log_tail = polynomial(
 
 @kernel
 def _log_positive(x, exponent_shift, correction):
-    """ln x + exponent_shift ln 2 + correction for normal x > 0 (Tang's scheme, as in fdlibm)."""
+    """Ln x + exponent_shift ln 2 + correction for normal x > 0 (Tang's scheme, as in fdlibm)."""
     shifted = as_bits(x) + _one_less_sqrt_half_bits(x)
     exponent = convert((shifted >> _mantissa_bits(x)) - _bias(x), x) + exponent_shift
     f = from_bits((shifted & _mantissa_mask(x)) + _sqrt_half_bits(x), x) - 1.0
@@ -186,7 +188,7 @@ _nan = constant_for(_both(float("nan"), float("nan")))
 
 @kernel
 def log(x):
-    """ln x; -inf at 0, NaN below."""
+    """Ln x; -inf at 0, NaN below."""
     subnormal = x < smallest_normal(x)
     scaled = select(subnormal, x * _subnormal_scale(x), x)
     result = _log_positive(scaled, select(subnormal, _subnormal_exponent(x), 0.0), fill(x, 0.0))
