@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastbackprop.errors import FileFormatError
 from fastbackprop.datasets.idx import content_chunks, read_idx
 from fastbackprop.datasets.splits import Dataset
+from fastbackprop.errors import FileFormatError
 
 __all__ = ["load_mnist", "load_mnist_small", "sample_image", "sample_images"]
 

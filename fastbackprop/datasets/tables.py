@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastbackprop.errors import FileFormatError
 from fastbackprop.datasets.splits import Dataset, stratified_holdout
+from fastbackprop.errors import FileFormatError
 
 __all__ = ["Table", "read_csv", "read_npz"]
 
