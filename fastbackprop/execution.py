@@ -6,14 +6,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from fastbackprop._kernels import passes
-from fastbackprop._kernels.gemm import SCRATCH_BYTES
+from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import JOB
 from fastbackprop.plan import Array, Plan, aligned_zeros
 
@@ -90,7 +89,7 @@ class Job:
         """Give the job workspaces for ``rows`` rows: one for the team, or one for each thread."""
         table, target_rows, size = plan.workspace(rows)
         line = 64 // plan.dtype.itemsize
-        scratch = SCRATCH_BYTES // plan.dtype.itemsize
+        scratch = scratch_bytes(plan.widest * plan.dtype.itemsize) // plan.dtype.itemsize
         self.point(
             layers=table,
             work=aligned_zeros(size if shared else size * threads, plan.dtype),
@@ -141,6 +140,38 @@ TRAIN = passes.train
 EVALUATE = passes.evaluate
 
 
+class _Call:
+    """One run of a job by every worker of a team, begun and awaited by lines that may be repeated.
+
+    An exception such as KeyboardInterrupt may be raised between any two lines of the caller's
+    thread, who then cannot know whether the last of them took effect.
+    """
+
+    def __init__(self, entry: Callable[..., None], job: Job, threads: int) -> None:
+        self._entry, self._job = entry, job
+        self._begun = [False] * threads
+        self._ended = [False] * threads
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.failure: BaseException | None = None
+
+    def take_part(self, number: int) -> None:
+        """Do the share of worker ``number``, once."""
+        if self._begun[number]:
+            return
+        self._begun[number] = True
+        try:
+            self._job.run(self._entry, number)
+        except BaseException as error:
+            self.failure = error
+        self._ended[number] = True
+        self._news.put(None)
+
+    def wait(self) -> None:
+        """Wait until all workers have done their share."""
+        while not all(self._ended):
+            self._news.get()
+
+
 class Team:
     """Threads that run one job together; a context manager, since they must not outlive it.
 
@@ -158,21 +189,23 @@ class Team:
     def __init__(self, threads: int, *, background: bool = True) -> None:
         self.threads = threads
         self._background = background or threads > 1
-        self._tasks: list[queue.SimpleQueue[Callable[[], None] | None]] = []
-        self._results: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._calls: list[queue.SimpleQueue[_Call | None]] = []
         self._workers: list[threading.Thread] = []
 
     def __enter__(self) -> Team:
         if self._background:
             try:
                 for number in range(self.threads):
-                    tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+                    calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
                     worker = threading.Thread(
-                        target=self._work, args=(tasks,), name=f"fastbackprop-{number}", daemon=True
+                        target=_work,
+                        args=(calls, number),
+                        name=f"fastbackprop-{number}",
+                        daemon=True,
                     )
-                    worker.start()
-                    self._tasks.append(tasks)
+                    self._calls.append(calls)
                     self._workers.append(worker)
+                    worker.start()
             except BaseException:
                 self._dismiss()
                 raise
@@ -187,18 +220,11 @@ class Team:
         self._dismiss()
 
     def _dismiss(self) -> None:
-        for tasks in self._tasks:
-            tasks.put(None)
+        for calls in self._calls:
+            calls.put(None)
         for worker in self._workers:
-            worker.join()
-
-    def _work(self, tasks: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-        while (task := tasks.get()) is not None:
-            try:
-                task()
-                self._results.put(None)
-            except BaseException as error:
-                self._results.put(error)
+            if worker.is_alive():
+                worker.join()
 
     def run(self, entry: Any, job: Job) -> None:
         """Run the job to its last step.
@@ -213,23 +239,24 @@ class Team:
         if not self._background:
             job.run(entry, 0)
             return
+        call = _Call(entry, job, self.threads)
         interrupt: BaseException | None = None
-        waiting = 0
-        results: list[BaseException | None] = []
         while True:
-            # An exception may be raised in this thread between any two lines of it; none may leave
-            # before the whole team has been started and has come back.
+            # No exception may leave before the whole team has begun and has come back.
             try:
-                while waiting < self.threads:
-                    number = waiting
-                    waiting += 1
-                    self._tasks[number].put(partial(job.run, entry, number))
-                while len(results) < self.threads:
-                    results.append(self._results.get())
+                for calls in self._calls:
+                    calls.put(call)
+                call.wait()
                 break
             except BaseException as error:
                 interrupt = error
                 job.request_stop()
-        for failure in (*results, interrupt):
-            if failure is not None:
-                raise failure
+        failure = call.failure or interrupt
+        if failure is not None:
+            raise failure
+
+
+def _work(calls: queue.SimpleQueue[_Call | None], number: int) -> None:
+    """The life of a worker: to take part in each call until there are no more."""
+    while (call := calls.get()) is not None:
+        call.take_part(number)

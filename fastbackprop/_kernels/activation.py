@@ -8,7 +8,6 @@ from fastbackprop._kernels import vmath
 from fastbackprop._kernels.codes import (
     ELU,
     GELU,
-    IDENTITY,
     LEAKY_RELU,
     RELU,
     SIGMOID,
@@ -18,7 +17,6 @@ from fastbackprop._kernels.codes import (
 )
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.simd import (
-    address_of,
     fill,
     fma,
     lane_index,
@@ -33,75 +31,149 @@ from fastbackprop._kernels.simd import (
 
 
 @kernel
-def activate(code, alpha, z):
-    """A = f(z)"""
-    if code == RELU:
-        return larger(fill(z, 0.0), z)  # in this order NaN stays NaN
-    if code == LEAKY_RELU:
-        return select(z < 0.0, z * alpha, z)
-    if code == SIGMOID:
-        return vmath.sigmoid(z)
-    if code == TANH:
-        return vmath.tanh(z)
-    if code == SOFTPLUS:
-        return vmath.softplus(z)
-    if code == ELU:
-        return select(z < 0.0, vmath.expm1_negative(z) * alpha, z)
-    if code == SILU:
-        return z * vmath.sigmoid(z)
-    if code == GELU:
-        return z * vmath.normal_cdf(z)
-    return z
+def _relu(z, alpha):
+    return larger(fill(z, 0.0), z)  # in this order NaN stays NaN
 
 
 @kernel
-def derivative(code, alpha, a, z):
-    """f'(z), from a = f(z) where that is enough.
+def _relu_slope(a, z, alpha):
+    return select(a > 0.0, fill(a, 1.0), 0.0)  # at the kink the left one, as in PyTorch
 
-    At the kink of relu and leaky_relu it is the left one, as in PyTorch.
-    """
-    one = fill(a, 1.0)
-    if code == RELU:
-        return select(a > 0.0, one, 0.0)
-    if code == LEAKY_RELU:
-        return select(a > 0.0, one, alpha)
-    if code == SIGMOID:
-        return a * (1.0 - a)
-    if code == TANH:
-        return fma(-a, a, one)
-    if code == SOFTPLUS:
-        return vmath.sigmoid(z)
-    if code == ELU:
-        return select(a > 0.0, one, a + alpha)
-    if code == SILU:
-        s = vmath.sigmoid(z)
-        return s * fma(z, 1.0 - s, one)
-    if code == GELU:
-        return fma(z, vmath.normal_density(z), vmath.normal_cdf(z))
-    return one
+
+@kernel
+def _leaky_relu(z, alpha):
+    return select(z < 0.0, z * alpha, z)
+
+
+@kernel
+def _leaky_relu_slope(a, z, alpha):
+    return select(a > 0.0, fill(a, 1.0), alpha)
+
+
+@kernel
+def _sigmoid(z, alpha):
+    return vmath.sigmoid(z)
+
+
+@kernel
+def _sigmoid_slope(a, z, alpha):
+    return a * (1.0 - a)
+
+
+@kernel
+def _tanh(z, alpha):
+    return vmath.tanh(z)
+
+
+@kernel
+def _tanh_slope(a, z, alpha):
+    return fma(-a, a, fill(a, 1.0))
+
+
+@kernel
+def _softplus(z, alpha):
+    return vmath.softplus(z)
+
+
+@kernel
+def _softplus_slope(a, z, alpha):
+    return vmath.sigmoid(z)
+
+
+@kernel
+def _elu(z, alpha):
+    return select(z < 0.0, vmath.expm1_negative(z) * alpha, z)
+
+
+@kernel
+def _elu_slope(a, z, alpha):
+    return select(a > 0.0, fill(a, 1.0), a + alpha)
+
+
+@kernel
+def _silu(z, alpha):
+    return z * vmath.sigmoid(z)
+
+
+@kernel
+def _silu_slope(a, z, alpha):
+    s = vmath.sigmoid(z)
+    return s * fma(z, 1.0 - s, fill(z, 1.0))
+
+
+@kernel
+def _gelu(z, alpha):
+    return z * vmath.normal_cdf(z)
+
+
+@kernel
+def _gelu_slope(a, z, alpha):
+    return fma(z, vmath.normal_density(z), vmath.normal_cdf(z))
+
+
+@kernel
+def _apply(f, a, z, ld, first, last, n, alpha):
+    for i in range(first, last):
+        for j in range(i * ld, i * ld + n, lanes(a)):
+            store(a + j, f(load(z + j), alpha))
+
+
+@kernel
+def _apply_slope(slope, dz, ld_dz, a, z, ld, first, last, n, alpha):
+    for i in range(first, last):
+        for j in range(0, n, lanes(dz)):
+            place = dz + (i * ld_dz + j)
+            factor = slope(load(a + (i * ld + j)), load(z + (i * ld + j)), alpha)
+            store(place, load(place) * factor)
 
 
 @kernel
 def activation_forward(a, z, ld, first, last, n, code, alpha):
-    """A = f(z) on rows [first, last) of (rows, n), whole vectors; ``a`` may be ``z``."""
-    if code == IDENTITY and address_of(a) == address_of(z):
-        return
-    for i in range(first, last):
-        for j in range(0, n, lanes(a)):
-            place = i * ld + j
-            store(a + place, activate(code, alpha, load(z + place)))
+    """A = f(z) on rows [first, last) of (rows, n), whole vectors; ``a`` may be ``z``.
+
+    Identity is for ``a`` that is ``z``: nothing is copied.
+    """
+    if code == RELU:
+        _apply(_relu, a, z, ld, first, last, n, alpha)
+    elif code == LEAKY_RELU:
+        _apply(_leaky_relu, a, z, ld, first, last, n, alpha)
+    elif code == SIGMOID:
+        _apply(_sigmoid, a, z, ld, first, last, n, alpha)
+    elif code == TANH:
+        _apply(_tanh, a, z, ld, first, last, n, alpha)
+    elif code == SOFTPLUS:
+        _apply(_softplus, a, z, ld, first, last, n, alpha)
+    elif code == ELU:
+        _apply(_elu, a, z, ld, first, last, n, alpha)
+    elif code == SILU:
+        _apply(_silu, a, z, ld, first, last, n, alpha)
+    elif code == GELU:
+        _apply(_gelu, a, z, ld, first, last, n, alpha)
 
 
 @kernel
 def activation_backward(dz, ld_dz, a, z, ld, first, last, n, code, alpha):
-    """Dz *= f'(z) on rows [first, last) of (rows, n), whole vectors."""
-    if code == IDENTITY:
-        return
-    for i in range(first, last):
-        for j in range(0, n, lanes(dz)):
-            place = i * ld + j
-            slope = derivative(code, alpha, load(a + place), load(z + place))
-            store(dz + (i * ld_dz + j), load(dz + (i * ld_dz + j)) * slope)
+    """Dz *= f'(z) on rows [first, last) of (rows, n), whole vectors.
+
+    f' comes from a = f(z) where that is enough; ``z`` may be ``a`` there. Identity and softmax,
+    whose derivative is not one factor an output, leave dz as it is.
+    """
+    if code == RELU:
+        _apply_slope(_relu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
+    elif code == LEAKY_RELU:
+        _apply_slope(_leaky_relu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
+    elif code == SIGMOID:
+        _apply_slope(_sigmoid_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
+    elif code == TANH:
+        _apply_slope(_tanh_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
+    elif code == SOFTPLUS:
+        _apply_slope(_softplus_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
+    elif code == ELU:
+        _apply_slope(_elu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
+    elif code == SILU:
+        _apply_slope(_silu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
+    elif code == GELU:
+        _apply_slope(_gelu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
 
 
 @kernel

@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 from fastbackprop._kernels.jit import kernel
-from fastbackprop._kernels.micro import MR, NV, tile_product, transpose_block
+from fastbackprop._kernels.micro import MR, NV, copy_rows, panel_product, transpose_block
 from fastbackprop._kernels.simd import fill, itemsize, lanes, load, store
 
 # Rows of a packed panel: KC · NV vectors of 64 bytes are 32 KiB, which leaves room in a 48 KiB L1.
 KC = 256
 
-# A thread's scratch memory, in bytes: a packed panel, and one tile.
 PANEL_BYTES = KC * NV * 64
-SCRATCH_BYTES = PANEL_BYTES + MR * NV * 64
 
-# The right matrix is read in place unless its rows are so far apart that a panel touches a page in
-# every row, and enough rows of the left one share the copy.
-_PACK_ROW_BYTES = 4096
-_PACK_ROWS = 4 * MR
+# Whole rows of a product that wait in L1 for what is done with them: at least a tile's.
+_PRODUCT_BYTES = 16 * 1024
+
+
+def scratch_bytes(row_bytes: int) -> int:
+    """Scratch memory of one thread: a packed panel, and products with rows of up to this size."""
+    return PANEL_BYTES + max(_PRODUCT_BYTES, MR * row_bytes)
+
+
+# The right matrix is read in place, unless its rows are so far apart that the processor does not
+# foresee the next one, and enough rows of the left one share a copy. Packing always: 6 % slower
+# at 64 x 784 x 128, no faster at 128 x 784 x 512 while the weights are in L2.
+_PACK_STRIDE = 2048  # bytes
+_PACK_ROWS = 32
+
+
+@kernel
+def product_rows(ld, p):
+    """How many rows of ``ld`` elements are multiplied before something is done with them."""
+    return max(MR, _PRODUCT_BYTES // (ld * itemsize(p)) // MR * MR)
 
 
 @kernel
 def panel_vectors(n, j, p):
     """How many vectors of columns are left from column ``j``, at most NV."""
     return min(NV, (n - j + lanes(p) - 1) // lanes(p))
-
-
-@kernel
-def _tiles(out, ld_out, start, ld_start, a, a_row, b, ld_b, m, vectors, k):
-    """One panel of columns, tile by tile down the rows."""
-    for i in range(0, m, MR):
-        tile_product(
-            min(MR, m - i),
-            vectors,
-            out + i * ld_out,
-            ld_out,
-            start + i * ld_start,
-            ld_start,
-            a + i * a_row,
-            a_row,
-            1,
-            b,
-            ld_b,
-            k,
-        )
 
 
 @kernel
@@ -54,18 +48,23 @@ def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch):
     a     : (m, k)
     b     : (k, n)    rows padded to whole vectors
     """
-    pack = ld_b * itemsize(b) >= _PACK_ROW_BYTES and m >= _PACK_ROWS
-    for j in range(0, n, NV * lanes(b)):
+    pack = m >= _PACK_ROWS and ld_b * itemsize(b) >= _PACK_STRIDE
+    ld = NV * lanes(b)
+    for j in range(0, n, ld):
         vectors = panel_vectors(n, j, b)
-        if not pack:
-            _tiles(out + j, ld_out, start + j, ld_start, a, ld_a, b + j, ld_b, m, vectors, k)
+        if not pack or k == 0:
+            panel_product(
+                m, vectors, out + j, ld_out, start + j, ld_start, a, ld_a, 1, b + j, ld_b, k
+            )
             continue
-        _tiles(out + j, ld_out, start + j, ld_start, a, ld_a, b, ld_b, m, vectors, 0)
+        source, ld_source = start + j, ld_start
         for p in range(0, k, KC):
             depth = min(KC, k - p)
             _pack(scratch, b + (p * ld_b + j), ld_b, depth, vectors)
-            ld = NV * lanes(b)
-            _tiles(out + j, ld_out, out + j, ld_out, a + p, ld_a, scratch, ld, m, vectors, depth)
+            panel_product(
+                m, vectors, out + j, ld_out, source, ld_source, a + p, ld_a, 1, scratch, ld, depth
+            )
+            source, ld_source = out + j, ld_out
 
 
 @kernel
@@ -82,33 +81,44 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
     ld = NV * lanes(b)
     for j in range(0, n, ld):
         vectors = panel_vectors(n, j, b)
+        source, ld_source = zeros, 0
         for p in range(0, k, KC):
             depth = min(KC, k - p)
             _pack_transposed(scratch, b + (j * ld_b + p), ld_b, depth, min(ld, n - j), vectors)
-            if p == 0:
-                _tiles(out + j, ld_out, zeros, 0, a, ld_a, scratch, ld, m, vectors, depth)
-            else:
-                _tiles(
-                    out + j, ld_out, out + j, ld_out, a + p, ld_a, scratch, ld, m, vectors, depth
-                )
-    # Nothing to sum: the product is still defined.
-    if k == 0:
-        _clear(out, ld_out, m, n)
+            panel_product(
+                m, vectors, out + j, ld_out, source, ld_source, a + p, ld_a, 1, scratch, ld, depth
+            )
+            source, ld_source = out + j, ld_out
 
 
 @kernel
-def _clear(out, ld_out, m, n):
-    for i in range(m):
-        for j in range(0, n, lanes(out)):
-            store(out + (i * ld_out + j), fill(load(out), 0.0))
+def add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch):
+    """W += factor · x.T @ dz
+
+    w  : (m, n)    x : (k, m)    dz : (k, n)    rows padded to whole vectors
+    """
+    ld = NV * lanes(w)
+    for j in range(0, n, ld):
+        vectors = panel_vectors(n, j, w)
+        for p in range(0, k, KC):
+            depth = min(KC, k - p)
+            for i in range(depth):
+                for v in range(0, vectors * lanes(w), lanes(w)):
+                    store(scratch + (i * ld + v), load(dz + ((p + i) * ld_dz + j + v)) * factor)
+            panel_product(
+                m, vectors, w + j, ld_w, w + j, ld_w, x + p * ld_x, 1, ld_x, scratch, ld, depth
+            )
 
 
 @kernel
 def _pack(panel, b, ld_b, depth, vectors):
     """panel[p, :] = b[p, :vectors]"""
-    for p in range(depth):
-        for v in range(vectors):
-            store(panel + (p * NV + v) * lanes(b), load(b + (p * ld_b + v * lanes(b))))
+    ld = NV * lanes(b)
+    if vectors == NV:
+        copy_rows(panel, ld, b, ld_b, depth)
+    else:
+        for p in range(depth):
+            store(panel + p * ld, load(b + p * ld_b))
 
 
 @kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastbackprop._kernels import vmath
-from fastbackprop._kernels.activation import derivative, live_lanes, softmax_exponentials
+from fastbackprop._kernels.activation import activation_backward, live_lanes, softmax_exponentials
 from fastbackprop._kernels.codes import (
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
@@ -80,15 +80,14 @@ def _binary_cross_entropy(dz, z, t, n, scale):
 
 
 @kernel
-def _sum_over_outputs(code, delta, dz, z, a, t, n, scale, activation, alpha):
-    """ℓ of one row, and dz = scale · ∂ℓ/∂a · f'(z); returns ℓ."""
+def _sum_over_outputs(code, delta, dz, a, t, n, scale):
+    """ℓ of one row, and dz = scale · ∂ℓ/∂a; returns ℓ."""
     total = fill(load(a), 0.0)
     for j in range(0, n, lanes(a)):
         v = load(a + j)
         live = live_lanes(v, j, n)
         value, slope = _pointwise(code, delta, v, load(t + j))
         total = total + select(live, value, 0.0)
-        slope = slope * derivative(activation, alpha, v, load(z + j))
         store(dz + j, select(live, slope * scale, 0.0))
     return sum_lanes(total)
 
@@ -143,9 +142,9 @@ def loss_and_delta(job, layer, dz, z, a, t, weight, total_weight):
         value = _binary_cross_entropy(dz, z, t, n, scale)
         outputs, half = z, 0.0
     else:
-        value = _sum_over_outputs(
-            code, job.loss_delta, dz, z, a, t, n, scale, layer.activation, layer.alpha
-        )
+        value = _sum_over_outputs(code, job.loss_delta, dz, a, t, n, scale)
         if layer.activation == SOFTMAX:
             _softmax_backward(dz, a, n, value, scale)
+        else:
+            activation_backward(dz, 0, a, z, 0, 0, 1, n, layer.activation, layer.alpha)
     return weight * mean * value, weight * _score(job.score, outputs, t, n, half)

@@ -28,10 +28,17 @@ from fastbackprop._kernels.codes import (
 )
 from fastbackprop._kernels.dropout import dropout, dropout_key
 from fastbackprop._kernels.gather import gather_rows, gather_targets
-from fastbackprop._kernels.gemm import PANEL_BYTES, gemm, gemm_transposed, panel_vectors
+from fastbackprop._kernels.gemm import (
+    PANEL_BYTES,
+    add_outer_products,
+    gemm,
+    gemm_transposed,
+    panel_vectors,
+    product_rows,
+)
 from fastbackprop._kernels.jit import entry_point, kernel
 from fastbackprop._kernels.loss import loss_and_delta
-from fastbackprop._kernels.micro import MR, NV, tile_product
+from fastbackprop._kernels.micro import MR, NV, panel_product
 from fastbackprop._kernels.records import LAYER, job_at, layer_at
 from fastbackprop._kernels.simd import (
     atomic_load,
@@ -43,7 +50,7 @@ from fastbackprop._kernels.simd import (
     restore_subnormals,
 )
 from fastbackprop._kernels.team import barrier, share
-from fastbackprop._kernels.update import row_square, rule_of, store_rows, update_rows
+from fastbackprop._kernels.update import is_plain, row_square, rule_of, store_rows, update_rows
 
 _LAYER_BYTES = LAYER.itemsize
 
@@ -51,7 +58,7 @@ _LAYER_BYTES = LAYER.itemsize
 # weight often while it is in a register or in L1, few enough that their activations stay in L2.
 EVALUATION_ROWS = 64
 
-# Batches from which the products of a tile take long enough to hide its loads from L3.
+# Batches from which the products of a tile take long enough to hide loads from L3.
 _PREFETCH_ROWS = 32
 
 
@@ -204,8 +211,8 @@ def backward(job, work, scratch, step, first, last):
 
 
 @kernel
-def _prefetch_tile(job, code, work, place, ld, rows):
-    """Ask for the parameters and slots of a tile while its products are computed."""
+def _prefetch_rows(job, code, work, place, ld, rows):
+    """Ask for the parameters and slots of some rows while the products before them are computed."""
     line = 64 // itemsize(work)
     for i in range(rows):
         for j in range(place + i * ld, place + i * ld + NV * lanes(work), line):
@@ -217,32 +224,49 @@ def _prefetch_tile(job, code, work, place, ld, rows):
 
 @kernel
 def weight_gradients(job, rule, code, work, scratch, n, thread):
-    """Dw = x.T @ dz and db = Σ dz (the row of ones in x.T), a tile at a time.
+    """Dw = x.T @ dz and db = Σ dz (the row of ones in x.T), some rows at a time.
 
-    A finished tile goes to the optimizer while it is in L1, so that the gradient need not exist; it
-    is kept where ``code`` is STORE. Each thread has its own rows.
+    Finished rows go to the optimizer while they are in L1, so that the gradient need not exist;
+    it is kept where ``code`` is STORE. Plain SGD adds the products to the parameters in registers.
+    Each thread has its own rows.
     """
     params, zeros = pointer(job.params, work), pointer(job.zeros, work)
     slot0, slot1 = pointer(job.slot0, work), pointer(job.slot1, work)
     slot2, gradients = pointer(job.slot2, work), pointer(job.gradients, work)
-    tile = scratch + PANEL_BYTES // itemsize(work)
-    ld_tile = NV * lanes(work)
+    products = scratch + PANEL_BYTES // itemsize(work)
     for index in range(job.n_layers):
         layer = _layer(job, index)
         x, dz = _input(job, index, work), work + layer.dz
         top, bottom = share(layer.n_in + layer.has_bias, MR, job.threads, thread)
-        for j in range(0, layer.n_out, ld_tile):
-            vectors = panel_vectors(layer.n_out, j, work)
-            for i in range(top, bottom, MR):
-                rows = min(MR, bottom - i)
-                place = layer.w + i * layer.ld_w + j
-                if n >= _PREFETCH_ROWS:
-                    _prefetch_tile(job, code, work, place, layer.ld_w, rows)
-                tile_product(
+        if is_plain(code, rule):
+            add_outer_products(
+                params + (layer.w + top * layer.ld_w),
+                layer.ld_w,
+                x + top,
+                layer.ld_x,
+                dz,
+                layer.ld_dz,
+                -rule.rate,
+                bottom - top,
+                layer.n_out,
+                n,
+                scratch,
+            )
+            continue
+        block = product_rows(layer.ld_w, work)
+        for i in range(top, bottom, block):
+            rows = min(block, bottom - i)
+            place = layer.w + i * layer.ld_w
+            for j in range(0, layer.n_out, NV * lanes(work)):
+                if n >= _PREFETCH_ROWS and i + block < bottom:
+                    _prefetch_rows(
+                        job, code, work, place + block * layer.ld_w + j, layer.ld_w, rows
+                    )
+                panel_product(
                     rows,
-                    vectors,
-                    tile,
-                    ld_tile,
+                    panel_vectors(layer.n_out, j, work),
+                    products + j,
+                    layer.ld_w,
                     zeros,
                     0,
                     x + i,
@@ -252,23 +276,21 @@ def weight_gradients(job, rule, code, work, scratch, n, thread):
                     layer.ld_dz,
                     n,
                 )
-                columns = vectors * lanes(work)
-                if code == STORE:
-                    store_rows(gradients + place, layer.ld_w, tile, ld_tile, rows, columns)
-                else:
-                    update_rows(
-                        code,
-                        rule,
-                        params + place,
-                        slot0 + place,
-                        slot1 + place,
-                        slot2 + place,
-                        layer.ld_w,
-                        tile,
-                        ld_tile,
-                        rows,
-                        columns,
-                    )
+            if code == STORE:
+                store_rows(gradients + place, products, layer.ld_w, rows, layer.n_out)
+            else:
+                update_rows(
+                    code,
+                    rule,
+                    params + place,
+                    slot0 + place,
+                    slot1 + place,
+                    slot2 + place,
+                    products,
+                    layer.ld_w,
+                    rows,
+                    layer.n_out,
+                )
 
 
 @kernel
@@ -317,7 +339,6 @@ def _apply_gradients(job, rule, work, thread):
             slot0 + place,
             slot1 + place,
             slot2 + place,
-            layer.ld_w,
             gradients + place,
             layer.ld_w,
             bottom - top,

@@ -190,13 +190,17 @@ def prefetch(typingctx, p):
     """Ask for the cache line at ``p`` ahead of its use."""
 
     def codegen(context, builder, sig, args):
-        kind = ir.FunctionType(ir.VoidType(), [_BYTE_POINTER, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        flags = [ir.Constant(_I32, value) for value in (0, 3, 1)]  # read, keep near, data
-        builder.call(function, [args[0], *flags])
+        _prefetch(builder, args[0])
         return context.get_dummy_value()
 
     return types.none(p), codegen
+
+
+def _prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [_BYTE_POINTER, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    flags = [ir.Constant(_I32, value) for value in (0, 2, 1)]  # read, keep near, data
+    builder.call(function, [address, *flags])
 
 
 # ------------------------------------------------------------------- vectors: memory and shape
@@ -753,6 +757,19 @@ def tile_store(typingctx, tile, p, stride):
         return context.get_dummy_value()
 
     return types.none(tile, p, types.intp), codegen
+
+
+@intrinsic
+def tile_prefetch(typingctx, p, stride, MR, NV):
+    """Ask for the cache lines of a tile that is to be loaded from ``p`` soon."""
+    tile = Tile(vector_of(p.dtype), len(MR), len(NV))
+
+    def codegen(context, builder, sig, args):
+        for _, place in _tile_addresses(builder, tile, args[0], args[1]):
+            _prefetch(builder, place)
+        return context.get_dummy_value()
+
+    return types.none(p, types.intp, MR, NV), codegen
 
 
 @intrinsic

@@ -10,6 +10,8 @@ import numpy as np
 from fastbackprop._kernels.codes import ADAM, MOMENTUM, SGD
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.simd import (
+    fill,
+    fma,
     inverse,
     inverse_root,
     lanes,
@@ -69,74 +71,95 @@ def rule_of(job, step, norm):
 
 
 @kernel
-def _momentum(slot, g, rule):
-    """B = momentum · b + fresh · g; returns the direction of the step."""
-    b = load(slot) * rule.momentum + g * rule.fresh
-    store(slot, b)
-    return g + b * rule.momentum if rule.nesterov else b
+def is_plain(code, rule):
+    """Whether the step is w - rate · g, which a product can be added to directly."""
+    return code == SGD and rule.scale == 1.0 and rule.decay == 0.0 and rule.keep == 1.0
 
 
 @kernel
-def _adam(m_slot, v_slot, g, rule):
-    """M += (1 - β₁)(g - m); v = β₂ v + (1 - β₂) g²; returns m̂ / (√v̂ + ε) · rate."""
-    m = load(m_slot)
-    m = m + (g - m) * (1.0 - rule.beta1)
-    v = load(v_slot) * rule.beta2 + g * g * (1.0 - rule.beta2)
-    store(m_slot, m)
-    store(v_slot, v)
-    # The square root and the division took a third of a step of 784-128-10. √0 is 0 · 1/√tiny.
-    root = v * inverse_root(larger(v, smallest_normal(v)))
-    return m * rule.adam_rate * inverse(root * rule.root_scale + rule.eps)
+def _sgd_row(rule, w, g, n):
+    for j in range(0, n, lanes(w)):
+        gradient, parameters = _gradient(rule, w + j, g + j)
+        store(w + j, parameters * rule.keep - gradient * rule.rate)
 
 
 @kernel
-def _rmsprop(square_slot, mean_slot, momentum_slot, g, rule):
-    """V = α v + (1 - α) g²; returns the direction g / (√(v [- mean²]) + ε), with its momentum."""
-    v = load(square_slot) * rule.alpha + g * g * (1.0 - rule.alpha)
-    store(square_slot, v)
-    if rule.centered:
-        mean = load(mean_slot)
-        mean = mean + (g - mean) * (1.0 - rule.alpha)
-        store(mean_slot, mean)
-        v = v - mean * mean
-    direction = g / (sqrt(v) + rule.eps)
-    if rule.momentum > 0.0:
-        direction = load(momentum_slot) * rule.momentum + direction
-        store(momentum_slot, direction)
-    return direction
+def _momentum_row(rule, w, slot, g, n):
+    """B = momentum · b + fresh · g; w -= rate · b, or with Nesterov's rate · (g + momentum · b)."""
+    for j in range(0, n, lanes(w)):
+        gradient, parameters = _gradient(rule, w + j, g + j)
+        b = load(slot + j) * rule.momentum + gradient * rule.fresh
+        store(slot + j, b)
+        step = gradient + b * rule.momentum if rule.nesterov else b
+        store(w + j, parameters * rule.keep - step * rule.rate)
 
 
 @kernel
-def update_rows(code, rule, w, slot0, slot1, slot2, ld_w, g, ld_g, rows, n):
+def _adam_row(rule, w, m_slot, v_slot, g, n):
+    """M += (1 - β₁)(g - m); v = β₂ v + (1 - β₂) g²; w -= rate · m̂ / (√v̂ + ε)."""
+    for j in range(0, n, lanes(w)):
+        gradient, parameters = _gradient(rule, w + j, g + j)
+        m = load(m_slot + j)
+        m = fma(gradient - m, fill(m, 1.0 - rule.beta1), m)
+        v = fma(gradient * gradient, fill(m, 1.0 - rule.beta2), load(v_slot + j) * rule.beta2)
+        store(m_slot + j, m)
+        store(v_slot + j, v)
+        # A division and a root would take a third of a step of 784-128-10. √0 is 0 · 1/√tiny.
+        root = v * inverse_root(larger(v, smallest_normal(v)))
+        over = inverse(fma(root, fill(m, rule.root_scale), fill(m, rule.eps)))
+        store(w + j, fma(m * -rule.adam_rate, over, parameters * rule.keep))
+
+
+@kernel
+def _rmsprop_row(rule, w, square_slot, mean_slot, momentum_slot, g, n):
+    """V = α v + (1 - α) g²; w -= rate · g / (√(v [- mean²]) + ε), or a momentum of that."""
+    for j in range(0, n, lanes(w)):
+        gradient, parameters = _gradient(rule, w + j, g + j)
+        v = load(square_slot + j) * rule.alpha + gradient * gradient * (1.0 - rule.alpha)
+        store(square_slot + j, v)
+        if rule.centered:
+            mean = load(mean_slot + j)
+            mean = mean + (gradient - mean) * (1.0 - rule.alpha)
+            store(mean_slot + j, mean)
+            v = v - mean * mean
+        step = gradient / (sqrt(v) + rule.eps)
+        if rule.momentum > 0.0:
+            step = load(momentum_slot + j) * rule.momentum + step
+            store(momentum_slot + j, step)
+        store(w + j, parameters * rule.keep - step * rule.rate)
+
+
+@kernel
+def _gradient(rule, w, g):
+    """The gradient after clipping and weight decay, and the parameters it belongs to."""
+    parameters = load(w)
+    return fma(parameters, fill(parameters, rule.decay), load(g) * rule.scale), parameters
+
+
+@kernel
+def update_rows(code, rule, w, slot0, slot1, slot2, g, ld, rows, n):
     """One optimizer step on (rows, n) parameters, whole vectors of columns.
 
-    w, slot0, slot1, slot2 : (rows, ld_w)    slots that the optimizer lacks are not touched
-    g                      : (rows, ld_g)    the gradient
+    w, slot0, slot1, slot2, g : (rows, ld)    g is the gradient; slots that the optimizer lacks
+                                              are not touched
     """
-    for i in range(rows):
-        for j in range(0, n, lanes(w)):
-            place = i * ld_w + j
-            parameters = load(w + place)
-            gradient = load(g + (i * ld_g + j)) * rule.scale
-            gradient = gradient + parameters * rule.decay
-            if code == SGD:
-                step = gradient * rule.rate
-            elif code == MOMENTUM:
-                step = _momentum(slot0 + place, gradient, rule) * rule.rate
-            elif code == ADAM:
-                step = _adam(slot0 + place, slot1 + place, gradient, rule)
-            else:
-                step = _rmsprop(slot0 + place, slot1 + place, slot2 + place, gradient, rule)
-                step = step * rule.rate
-            store(w + place, parameters * rule.keep - step)
+    for i in range(0, rows * ld, ld):
+        if code == SGD:
+            _sgd_row(rule, w + i, g + i, n)
+        elif code == MOMENTUM:
+            _momentum_row(rule, w + i, slot0 + i, g + i, n)
+        elif code == ADAM:
+            _adam_row(rule, w + i, slot0 + i, slot1 + i, g + i, n)
+        else:
+            _rmsprop_row(rule, w + i, slot0 + i, slot1 + i, slot2 + i, g + i, n)
 
 
 @kernel
-def store_rows(out, ld_out, g, ld_g, rows, n):
+def store_rows(out, g, ld, rows, n):
     """Keep the gradient: out = g on (rows, n), whole vectors of columns."""
-    for i in range(rows):
-        for j in range(0, n, lanes(g)):
-            store(out + (i * ld_out + j), load(g + (i * ld_g + j)))
+    for i in range(0, rows * ld, ld):
+        for j in range(i, i + n, lanes(g)):
+            store(out + j, load(g + j))
 
 
 @kernel
