@@ -1,0 +1,448 @@
+"""The command line as its users meet it: processes, pipes, terminals, signals and mistakes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastbackprop as fb
+from fastbackprop.cli import compilation, main
+from fastbackprop.cli.data import load_task
+from fastbackprop.cli.learning_curve import draw_learning_curve
+from fastbackprop.cli.output import Output
+
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("FASTBACKPROP_D")},
+    "PYTHONPATH": str(Path(fb.__file__).parents[1]),
+    "PYTHONIOENCODING": "utf-8",
+    "COLUMNS": "80",
+}
+EPOCH = re.compile(
+    r"Epoch +(\d+)/\d+  loss \d+\.\d+ +test accuracy +(\d+\.\d\d) %  \d+\.\d\d s  [\d,]+ images/s"
+)
+
+
+def command(*arguments, program=("-m", "fastbackprop")):
+    return [sys.executable, "-W", "error", *program, *map(str, arguments)]
+
+
+def run(*arguments, cwd, program=("-m", "fastbackprop"), **environment):
+    return subprocess.run(
+        command(*arguments, program=program),
+        cwd=cwd,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
+def without(module):
+    """What runs the command as if a package were not installed."""
+    code = f"import sys; sys.modules[{module!r}] = None; import fastbackprop.cli as c; "
+    return ("-c", code + "sys.exit(c.main())")
+
+
+def mistakes(text):
+    """Lines on stderr, but for the one that a machine's first run prints."""
+    return [line for line in text.splitlines() if not line.startswith("Compiling")]
+
+
+def objects(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder after ``fastbackprop train --epochs 3``, and the process that ran."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, run("train", "--epochs", 3, cwd=folder)
+
+
+class TestTrain:
+    def test_prints_a_line_an_epoch_and_the_accuracy(self, trained):
+        _, process = trained
+        assert process.returncode == 0, process.stderr
+        lines = process.stdout.splitlines()
+        epochs = [match for match in map(EPOCH.fullmatch, lines) if match]
+        assert [int(match[1]) for match in epochs] == [1, 2, 3]
+        (final,) = (line for line in lines if line.startswith("Test accuracy: "))
+        accuracy = re.fullmatch(r"Test accuracy: (.*) % \((.*) of 2,000 images\)", final)
+        assert accuracy[1] == epochs[-1][2]
+        assert float(accuracy[1]) == pytest.approx(int(accuracy[2].replace(",", "")) / 20)
+        assert 90 < float(accuracy[1]) < 98
+
+    def test_fits_the_terminal_and_sends_it_no_codes(self, trained):
+        text = trained[1].stdout
+        assert max(map(len, text.splitlines())) <= 80
+        assert "\x1b" not in text
+        assert "\r" not in text
+
+    def test_writes_the_network_and_the_curve(self, trained):
+        folder, _ = trained
+        assert {path.name for path in folder.iterdir()} == {
+            "digits.safetensors",
+            "learning_curve.png",
+        }
+        net = fb.load(folder / "digits.safetensors")
+        assert net.sizes == [784, 128, 10]
+        X_test, y_test = fb.datasets.load_mnist_small()[1]
+        assert net.evaluate(X_test, y_test)["accuracy"] > 0.9
+
+    def test_json(self, tmp_path):
+        process = run(
+            "train", "--json", "--epochs", 2, "--layers", "784,16,10", "--seed", 5, cwd=tmp_path
+        )
+        start, *epochs, end = objects(process.stdout)
+        assert (start["event"], end["event"]) == ("start", "end")
+        assert (start["layers"], start["seed"], start["n_train"]) == ([784, 16, 10], 5, 10_000)
+        assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+        assert end["test_accuracy"] == epochs[-1]["test_accuracy"]
+        assert end["out"] == "digits.safetensors"
+        assert mistakes(process.stderr) == []
+
+    def test_one_seed_gives_one_file_at_any_number_of_threads(self, tmp_path):
+        contents = []
+        for threads in (1, 2):
+            process = run(
+                *("train", "--quiet", "--epochs", 1, "--layers", "784,16,10", "--dtype", "float64"),
+                *("--activation", "tanh", "--optimizer", "sgd", "--threads", threads),
+                *("--out", tmp_path / "net.safetensors"),
+                cwd=tmp_path,
+            )
+            assert re.fullmatch(r"Test accuracy: .*\n", process.stdout)
+            assert fb.load(tmp_path / "net.safetensors").dtype == np.float64
+            contents.append((tmp_path / "net.safetensors").read_bytes())
+        assert contents[0] == contents[1]
+
+    def test_what_was_asked_for_reaches_fit(self, tmp_path, monkeypatch, capsys):
+        asked = {}
+
+        def fit(net, X, y, **arguments):
+            asked.update(arguments, net=net)
+            raise KeyboardInterrupt
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(fb.Network, "fit", fit)
+        arguments = "--threads 3 --epochs 7 --batch-size 9 --optimizer rmsprop --lr 0.5"
+        network = "--layers 784,20,10 --activation elu --loss quadratic"
+        assert main(["train", *arguments.split(), *network.split()]) == 130
+        assert (asked["threads"], asked["epochs"], asked["batch_size"]) == (3, 7, 9)
+        assert asked["optimizer"] == fb.RMSprop(0.5)
+        assert asked["net"].sizes == [784, 20, 10]
+        rescaling, *dense = asked["net"].layers
+        assert rescaling == fb.Rescaling(1 / 255)
+        assert [layer.activation.name for layer in dense] == ["elu", "elu"]
+        assert capsys.readouterr().err.endswith("interrupted. Nothing was saved.\n")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_without_matplotlib(self, tmp_path):
+        process = run("train", "--epochs", 1, cwd=tmp_path, program=without("matplotlib"))
+        assert process.returncode == 0
+        assert "fastbackprop[cli]" in process.stdout
+        assert [path.name for path in tmp_path.iterdir()] == ["digits.safetensors"]
+
+    def test_divergence(self, tmp_path):
+        process = run("train", "--optimizer", "sgd", "--lr", "1e6", cwd=tmp_path)
+        assert process.returncode == 1
+        (line,) = mistakes(process.stderr)
+        assert line.startswith("fastbackprop: error: training diverged")
+        assert line.endswith("Nothing was saved.")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
+    @pytest.mark.parametrize("epochs_before", [0, 2])
+    def test_interrupt(self, tmp_path, epochs_before):
+        arguments = ("train", "--json", "--epochs", 10**6)
+        if epochs_before == 0:  # an epoch that takes longer than sending a signal
+            arguments += ("--layers", "784,1024,1024,1024,10")
+        with subprocess.Popen(
+            command(*arguments),
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            for _ in range(1 + epochs_before):
+                assert process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == 130
+        (message,) = mistakes(err)
+        if epochs_before == 0:
+            assert message in (
+                "fastbackprop: interrupted",
+                "fastbackprop: interrupted. Nothing was saved.",
+            )
+            assert list(tmp_path.iterdir()) == []
+        else:
+            assert message == (
+                "fastbackprop: interrupted. digits.safetensors holds what was trained until then."
+            )
+            assert objects(out)[-1]["epochs"] >= epochs_before
+            fb.load(tmp_path / "digits.safetensors")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently there")
+    def test_broken_pipe(self, tmp_path):
+        with subprocess.Popen(
+            command("train", "--epochs", 10**6),
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout.readline()
+            process.stdout.close()
+            err = process.stderr.read()
+        assert process.returncode == 141
+        assert mistakes(err) == []
+
+
+class TestPredict:
+    def test_prints_each_probability_and_the_digit(self, trained):
+        process = run("predict", "digits.safetensors", "9.png", cwd=trained[0])
+        assert process.returncode == 0, process.stderr
+        note, *lines, answer = process.stdout.splitlines()
+        assert "9.png" in note
+        assert answer == "Predicted digit: 9"
+        rows = [re.fullmatch(r"(\d) {2,4}(\d+\.\d) %(?:  (█+))?", line) for line in lines]
+        assert [row[1] for row in rows] == list("0123456789")
+        percentages = [float(row[2]) for row in rows]
+        assert sum(percentages) == pytest.approx(100, abs=0.5)
+        for row, percentage in zip(rows, percentages, strict=True):
+            assert len(row[3] or "") == pytest.approx(0.4 * percentage, abs=0.53)
+
+    def test_json_of_several_images(self, trained):
+        names = [f"{digit}.png" for digit in range(10)]
+        process = run("predict", "--json", "digits.safetensors", *names, cwd=trained[0])
+        predictions = objects(process.stdout)
+        assert [Path(one["file"]).name for one in predictions] == names
+        assert sum(one["digit"] == i for i, one in enumerate(predictions)) >= 8
+        for one in predictions:
+            assert sum(one["probabilities"]) == pytest.approx(1.0)
+            assert np.argmax(one["probabilities"]) == one["digit"]
+
+    def test_a_file_comes_before_a_sample_of_its_name(self, trained, tmp_path):
+        sample = fb.datasets.sample_image("7.png")
+        (tmp_path / "9.png").write_bytes(sample.read_bytes())
+        process = run("predict", trained[0] / "digits.safetensors", "9.png", cwd=tmp_path)
+        assert process.stdout.splitlines()[-1] == "Predicted digit: 7"
+        assert "sample" not in process.stdout
+
+    def test_ascii_terminal(self, trained):
+        folder = trained[0]
+        arguments = ("predict", "digits.safetensors", "9.png")
+        process = run(*arguments, cwd=folder, PYTHONIOENCODING="ascii")
+        assert process.returncode == 0
+        assert "#####" in process.stdout
+
+    def test_a_network_without_probabilities_says_so(self, tmp_path):
+        net = fb.Network([784, 10], random_state=0)
+        net.save(tmp_path / "net.safetensors")
+        process = run("predict", "net.safetensors", "9.png", cwd=tmp_path)
+        assert "Trained with quadratic" in process.stdout
+        assert max(map(len, process.stdout.splitlines())) <= 80
+
+    def test_without_pillow(self, trained):
+        process = run(
+            "predict", "digits.safetensors", "9.png", cwd=trained[0], program=without("PIL")
+        )
+        assert process.returncode == 2
+        assert "fastbackprop[cli]" in process.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    """A folder with a few files of no use."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty.png", "empty.npz", "empty.csv", "empty.safetensors"):
+        Path(name).touch()
+    for name in ("text.png", "text.npz", "text.txt", "text.safetensors"):
+        Path(name).write_text("no such thing\n" * 10)
+    fb.Network([64, 10], random_state=0).save("small.safetensors")
+    net = fb.Network([784, 10], loss="cross_entropy", random_state=0)
+    net.save("net.safetensors")
+    whole = Path("net.safetensors").read_bytes()
+    Path("half.safetensors").write_bytes(whole[: len(whole) // 2])
+    picture = fb.datasets.sample_image("9.png").read_bytes()
+    Path("half.png").write_bytes(picture[: len(picture) // 2])
+    Path("regression.csv").write_text("1.5,2.5\n2.5,3.5\n" * 5)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("in_folder")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", "COMMAND"),
+        ("trian", "'train', 'predict', 'textbook'|train, predict, textbook"),
+        ("train --epoch 3", "unrecognized arguments: --epoch 3"),
+        ("train --activation rleu", "did you mean 'relu'.*gelu"),
+        ("train --activation softmax", "softmax"),
+        ("train --loss crossentropy", "did you mean 'cross_entropy'"),
+        ("train --optimizer lbfgs", "sgd, adam, adamw, rmsprop"),
+        ("train --dtype float16", "float32.*float64"),
+        ("train --data mnits", "did you mean 'mnist'"),
+        ("train --data missing.npz", "missing.npz: No such file"),
+        ("train --data missing.csv", "missing.csv: No such file"),
+        ("train --data empty.npz", "empty.npz"),
+        ("train --data text.npz", "text.npz"),
+        ("train --data empty.csv", "empty.csv"),
+        ("train --data text.txt", r"\.npz or \.csv"),
+        ("train --data .", "train-images-idx3-ubyte"),
+        ("train --data regression.csv", "mse"),
+        ("train --layers 784", "784,128,10"),
+        ("train --layers 784,x,10", "'x'"),
+        ("train --layers 100,10", "784,128,10"),
+        ("train --layers 784,11", "784,128,10"),
+        ("train --epochs 0", "'0'"),
+        ("train --batch-size 1.5", "'1.5'"),
+        ("train --lr -1", "'-1'"),
+        ("train --lr nan", "'nan'"),
+        ("train --threads 0", "'0'"),
+        ("train --seed -1", "'-1'"),
+        ("train --quiet --json", "not allowed"),
+        ("train --out missing/net.safetensors", "no folder missing"),
+        ("train --out .", "folder"),
+        ("textbook --lr 0", "'0'"),
+        ("predict net.safetensors", "FILE"),
+        ("predict missing.safetensors 9.png", "missing.safetensors.*fastbackprop train"),
+        ("predict empty.safetensors 9.png", "empty.safetensors"),
+        ("predict text.safetensors 9.png", "text.safetensors"),
+        ("predict half.safetensors 9.png", "half.safetensors"),
+        ("predict small.safetensors 9.png", "64 inputs.*784"),
+        ("predict . 9.png", "irectory|denied"),
+        ("predict net.safetensors missing.png", "missing.png: No such file"),
+        ("predict net.safetensors empty.png", "empty.png"),
+        ("predict net.safetensors text.png", "text.png"),
+        ("predict net.safetensors half.png", "half.png"),
+        ("predict net.safetensors .", "folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, arguments, expected):
+    before = set(Path().iterdir())
+    assert main(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert re.fullmatch(f"fastbackprop: error: .*(?:{expected}).*\n", err), err
+    assert out == ""
+    assert set(Path().iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have no such permissions there")
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_found_out_before_training(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert main(["train", "--out", str(tmp_path / "net.safetensors")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "train", "predict", "textbook"])
+def test_help_is_complete(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "examples:\n  fastbackprop " in text
+    assert max(map(len, text.splitlines())) <= 80
+    for option in re.split(r"\n  (?=--)", text.split("\noutput:")[0])[1:]:
+        assert "(default:" in option or option.startswith(("--version", "--json")), option
+
+
+def test_version_of_the_module_and_the_command(tmp_path):
+    process = run("--version", cwd=tmp_path)
+    assert process.stdout == f"fastbackprop {fb.__version__}\n"
+
+
+class TestData:
+    def test_bytes_are_scaled(self, tmp_path):
+        X = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        y = np.arange(16) % 2
+        np.savez(tmp_path / "images.npz", X=X, y=y)
+        rows = np.column_stack([X, y])
+        np.savetxt(tmp_path / "images.csv", rows, fmt="%d", delimiter=",")
+        for name in ("images.npz", "images.csv"):
+            task = load_task(str(tmp_path / name))
+            assert (task.n_in, task.n_out, task.rows) == (16, 2, "images")
+            assert task.scale == pytest.approx(1 / 255)
+
+    @pytest.mark.parametrize(
+        "X", [np.ones((10, 3)), np.eye(10, dtype=np.uint8), np.linspace(0, 255, 20).reshape(10, 2)]
+    )
+    def test_other_numbers_are_not(self, X, tmp_path):
+        np.savez(tmp_path / "table.npz", X=X, y=np.arange(10) % 2)
+        assert load_task(str(tmp_path / "table.npz")).scale is None
+
+    def test_regression(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        x = np.linspace(-1, 1, 100)
+        np.savetxt("line.csv", np.column_stack([x, 3 * x + 0.5]), delimiter=",")
+        arguments = "train --data line.csv --loss mse --lr 0.03 --batch-size 8 --epochs 60"
+        assert main(arguments.split()) == 0
+        out = capsys.readouterr().out
+        assert "Network   1-128-1" in out
+        assert "80 training and 20 test rows" in out
+        final = re.search(r"^Test loss: (.*)$", out, re.MULTILINE)
+        assert float(final[1]) < 0.1
+
+    def test_digits(self, tmp_path):
+        pytest.importorskip("sklearn")
+        task = load_task("digits")
+        assert (task.n_in, task.n_out) == (64, 10)
+        assert task.train[0].max() * task.scale == 1.0
+
+
+class TestWaitForTheCompiler:
+    def test_a_long_one_is_announced_beside_the_output(self, monkeypatch, capsys):
+        announced = threading.Event()
+
+        class Watched(Output):
+            def notice(self, text):
+                super().notice(text)
+                announced.set()
+
+        def compiled(entry, dtype):
+            assert announced.wait(60)
+
+        monkeypatch.setattr(compilation, "_PATIENCE_SECONDS", 0.0)
+        monkeypatch.setattr(compilation, "compiled", compiled)
+        compilation.compile_kernels(np.dtype("float32"), Watched("json"))
+        out, err = capsys.readouterr()
+        assert (out, mistakes(err)) == ("", [])
+        assert err.startswith("Compiling")
+
+    def test_a_short_one_is_not(self, monkeypatch, capsys):
+        monkeypatch.setattr(compilation, "_PATIENCE_SECONDS", 3600.0)
+        monkeypatch.setattr(compilation, "compiled", lambda entry, dtype: None)
+        compilation.compile_kernels(np.dtype("float32"), Output("text"))
+        assert capsys.readouterr() == ("", "")
+
+
+class TestLearningCurve:
+    @pytest.fixture(autouse=True)
+    def _needs_matplotlib(self):
+        pytest.importorskip("matplotlib")
+
+    @pytest.mark.parametrize("n_epochs", [1, 50])
+    @pytest.mark.parametrize("accuracy", [True, False])
+    def test_has_a_panel_for_each_measure(self, tmp_path, n_epochs, accuracy):
+        history = fb.History()
+        for epoch in range(n_epochs):
+            logs = {"loss": 1.0 / (epoch + 1), "val_loss": 2.0 / (epoch + 1)}
+            if accuracy:
+                logs |= {"accuracy": 0.9, "val_accuracy": 0.8}
+            history.append(epoch, logs)
+        path = tmp_path / "curve.png"
+        assert draw_learning_curve(path, history, fb.Loss("mse"), r"no $\mathtext$")
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
+        assert (width, height) == (1500 if accuracy else 750, 600)
