@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -89,8 +89,11 @@ def _check_finite(name: str, array: Array) -> None:
         start += len(chunk)
 
 
-def checked_inputs(X: object, n_in: int, *, name: str = "X") -> Array:
+def checked_inputs(X: object, n_in: int, *, name: str = "X", values: bool = False) -> Array:
     """X as a (n, n_in) array of a type that the kernels read; a view wherever possible.
+
+    The kernels look at the values on the way into the first layer, see `refuse_values`; with
+    ``values`` they are looked at here, which reads all of X.
 
     Raises
     ------
@@ -113,8 +116,34 @@ def checked_inputs(X: object, n_in: int, *, name: str = "X") -> Array:
         array = array.astype(np.float32 if array.dtype.itemsize == 2 else np.float64)
     if any(stride % array.dtype.itemsize for stride in array.strides):
         array = np.ascontiguousarray(array)
-    _check_finite(name, array)
+    if values:
+        _check_finite(name, array)
     return array
+
+
+def refuse_values(X: Array, dtype: np.dtype[Any]) -> NoReturn:
+    """Raise the ValueError for data in which a kernel met a value that is not finite.
+
+    Raises
+    ------
+    ValueError
+        Always, naming the first such value.
+    """
+    _check_finite("X", X)
+    largest = np.finfo(dtype).max
+    start = 0
+    for chunk in _chunks(X):
+        outside = np.argwhere(np.abs(chunk) > largest)
+        if len(outside):
+            place = [int(outside[0][0]) + start, int(outside[0][1])]
+            raise ValueError(
+                f"X contains {chunk[tuple(outside[0])]} at {place}, beyond the range of {dtype}. "
+                "Scale X, or use dtype='float64'."
+            )
+        start += len(chunk)
+    raise ValueError(
+        f"X has values that are not finite in {dtype} after Rescaling. Choose another scale."
+    )
 
 
 def _shape_advice(name: str, array: Array, n_in: int) -> str:

@@ -67,7 +67,7 @@ class Job:
             x_offset=plan.rescaling.offset,
             threads=1,
         )
-        self._stop = np.zeros(3, np.int64)
+        self._stop = np.zeros(4, np.int64)
         self._barrier = aligned_zeros(16, np.dtype(np.int64))
         self.point(stop=self._stop, barrier=self._barrier)
 
@@ -111,6 +111,11 @@ class Job:
     def steps_done(self) -> int:
         """Whole steps that the last call completed."""
         return int(self._stop[2])
+
+    @property
+    def met_bad_row(self) -> bool:
+        """Whether the last call ended at a row of X that is not finite."""
+        return bool(self._stop[3])
 
     def run(self, entry: Callable[..., None], thread: int) -> None:
         """One thread's part of the work."""

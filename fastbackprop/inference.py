@@ -9,7 +9,7 @@ import numpy as np
 from fastbackprop._kernels import codes
 from fastbackprop._kernels.passes import EVALUATION_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
-from fastbackprop.data import Targets, input_fields
+from fastbackprop.data import Targets, input_fields, refuse_values
 from fastbackprop.execution import EVALUATE, TRAIN, Job, Team, call_thread_count
 from fastbackprop.plan import Array, aligned_zeros
 from fastbackprop.state import State
@@ -33,8 +33,9 @@ class Gradients(NamedTuple):
     inputs: Array | None  # (n, n_in)
 
 
-def run_over_rows(job: Job, state: State, n: int, threads: int | None) -> None:
-    """Run an evaluation job over all of its rows."""
+def _run_over_rows(job: Job, state: State, X: Array, threads: int | None) -> None:
+    """Run an evaluation job over all rows of X."""
+    n = len(X)
     flops = state.plan.flops(n)
     blocks = -(-n // EVALUATION_ROWS)
     count = min(call_thread_count(threads, flops), blocks)
@@ -42,6 +43,8 @@ def run_over_rows(job: Job, state: State, n: int, threads: int | None) -> None:
     job.set(first=0, last=n)
     with Team(count, background=flops > _BACKGROUND_FLOPS) as team:
         team.run(EVALUATE, job)
+    if job.met_bad_row:
+        refuse_values(X, state.plan.dtype)
 
 
 def outputs(state: State, X: Array, threads: int | None = None) -> Array:
@@ -50,7 +53,7 @@ def outputs(state: State, X: Array, threads: int | None = None) -> Array:
     job = Job(state.plan, state.params)
     job.point(x=X, outputs=result)
     job.set(**input_fields(X))
-    run_over_rows(job, state, len(X), threads)
+    _run_over_rows(job, state, X, threads)
     return result
 
 
@@ -61,7 +64,7 @@ def means(
     job = data_job(state, X, targets, weights)
     row_loss, row_score = np.empty(len(X)), np.empty(len(X))
     job.point(row_loss=row_loss, row_score=row_score)
-    run_over_rows(job, state, len(X), threads)
+    _run_over_rows(job, state, X, threads)
     total = len(X) if weights is None else weights.sum()
     score = None if targets.score == SCORE_NONE else float(row_score.sum() / total)
     return Means(float(row_loss.sum() / total), score)
@@ -107,6 +110,8 @@ def gradients(
         job.point(input_gradients=padded)
     with Team(count, background=plan.flops(n) > _BACKGROUND_FLOPS) as team:
         team.run(TRAIN, job)
+    if job.met_bad_row:
+        refuse_values(X, plan.dtype)
     total = sums["step_weight"][0]
     mean = float(sums["step_loss"][0] / total) if total else 0.0
     # The kernel differentiates with respect to the rescaled input.

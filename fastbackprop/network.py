@@ -301,7 +301,7 @@ class Network:
         DivergenceError
             If the loss or a parameter is not finite; the step has not been taken then.
         """
-        data = self._data(X, y, sample_weight)
+        data = self._data(X, y, sample_weight, values=True)
         chosen = optimizers.get(optimizer)
         with self._exclusive():
             return training.step(self._state, data, chosen)
@@ -451,12 +451,12 @@ class Network:
 
     # ---------------------------------------------------------------------------------- checks
 
-    def _inputs(self, X: Any) -> Array:
-        return checked_inputs(X, self._state.plan.n_in)
+    def _inputs(self, X: Any, *, values: bool = False) -> Array:
+        return checked_inputs(X, self._state.plan.n_in, values=values)
 
-    def _data(self, X: Any, y: Any, sample_weight: Any) -> TrainingData:
+    def _data(self, X: Any, y: Any, sample_weight: Any, *, values: bool = False) -> TrainingData:
         plan = self._state.plan
-        inputs = self._inputs(X)
+        inputs = self._inputs(X, values=values)
         targets = checked_targets(y, len(inputs), plan.n_out, plan.loss, plan.dtype)
         return TrainingData(inputs, targets, checked_weights(sample_weight, len(inputs)))
 
@@ -467,7 +467,7 @@ class Network:
                 f"{type(validation_data).__name__}"
             )
         X, y, *weight = validation_data
-        return self._data(X, y, *(weight or [None]))
+        return self._data(X, y, *(weight or [None]), values=True)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -625,12 +625,15 @@ def _as_layers(
 
 
 def _as_dtype(dtype: Any) -> np.dtype[Any]:
+    refused = ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    if dtype is None:  # NumPy takes it for float64
+        raise refused
     try:
         result = np.dtype(dtype)
     except TypeError:
-        result = None
+        raise refused from None
     if result not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        raise refused
     return result
 
 

@@ -88,12 +88,12 @@ class Plan:
         self.rescaling = first if isinstance(first, Rescaling) else Rescaling(1.0)
         self.stages: list[Stage] = []
         dropout, size = 0.0, 0
-        for layer in layers:
+        for i, layer in enumerate(layers):
             if isinstance(layer, Dropout):
                 dropout = layer.rate
             elif isinstance(layer, Dense):
                 activation = layer.activation
-                if layer is layers[-1]:
+                if i == len(layers) - 1:
                     activation = output_activation or activation or loss.default_output(None)
                 ld = leading_dimension(layer.n_out, dtype)
                 stage = Stage(layer, activation or Activation("identity"), dropout, size, ld)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastbackprop._kernels import codes
 from fastbackprop.optimizers import Optimizer
@@ -15,6 +15,14 @@ _SLOT_PLACES = {
     codes.ADAM: ("first_moment", "second_moment"),
     codes.RMSPROP: ("second_moment", "first_moment", "momentum"),
 }
+
+
+class Former(NamedTuple):
+    """The optimizer state from before a training that may have to be undone."""
+
+    optimizer: Optimizer | None
+    slots: dict[str, Array]
+    steps: int
 
 
 class State:
@@ -50,6 +58,22 @@ class State:
             self.forget()
             self.slots = {name: self.plan.zeros() for name in optimizer.slot_names}
             self.optimizer = optimizer
+
+    def former(self, optimizer: Optimizer) -> Former:
+        """What `restore` needs to undo a training with ``optimizer``."""
+        goes_on = optimizer == self.optimizer
+        slots = {name: slot.copy() for name, slot in self.slots.items()} if goes_on else self.slots
+        return Former(self.optimizer, slots, self.steps)
+
+    def restore(self, former: Former | None) -> None:
+        """Put back an optimizer state; None drops it."""
+        if former is None:
+            self.forget()
+            return
+        self.optimizer, self.steps = former.optimizer, former.steps
+        self.slots = {name: self.plan.zeros() for name in former.slots}
+        for name, slot in former.slots.items():
+            self.slots[name][...] = slot
 
     def forget(self) -> None:
         """Drop the optimizer's state."""

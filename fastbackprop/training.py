@@ -11,13 +11,13 @@ import numpy as np
 
 from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
-from fastbackprop.data import TrainingData
+from fastbackprop.data import TrainingData, refuse_values
 from fastbackprop.execution import TRAIN, Job, Team, call_thread_count, compiled, thread_count
 from fastbackprop.inference import data_job, means
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array
 from fastbackprop.schedules import rates
-from fastbackprop.state import State
+from fastbackprop.state import Former, State
 
 if TYPE_CHECKING:
     from fastbackprop.network import Network
@@ -124,6 +124,8 @@ class Epochs:
         step_flops = state.plan.flops(self._batch)
         threads = thread_count(recipe.threads, step_flops)
         self.team = Team(threads, background=step_flops * self._steps > _BACKGROUND_FLOPS)
+        # Until every row has been seen once, all of the state may have to be put back.
+        self._former: Former | None = state.former(recipe.optimizer)
         state.use(recipe.optimizer)
         self._sums = {
             name: np.zeros(self._steps) for name in ("step_loss", "step_score", "step_weight")
@@ -159,6 +161,7 @@ class Epochs:
         finally:
             state.steps += self._job.steps_done
         seconds = time.perf_counter() - start
+        self._check_inputs()
         self._check_finite()
         state.epoch += 1
         total = self._sums["step_weight"].sum()
@@ -170,21 +173,29 @@ class Epochs:
         logs["rows_per_second"] = self._n / seconds
         return logs
 
+    def _check_inputs(self) -> None:
+        """Put everything back if a row of X is not finite."""
+        if self._job.met_bad_row:
+            self._state.params[...] = self._good
+            self._state.restore(self._former)
+            refuse_values(self._data.X, self._state.plan.dtype)
+        self._former = None
+
     def _check_finite(self) -> None:
         bad = np.flatnonzero(~np.isfinite(self._sums["step_loss"]))
         if len(bad) == 0 and np.isfinite(self._state.params).all():
             return
         state = self._state
         if len(bad):
-            what = f"the loss became {self._sums['step_loss'][bad[0]]} in step {bad[0]}"
+            what = f"the loss became {self._sums['step_loss'][bad[0]]} in step {bad[0]} of"
         else:
-            what = "a parameter became infinite or NaN"
+            what = "a parameter became infinite or NaN in"
         state.params[...] = self._good
         epoch = state.epoch
         state.epoch += 1
         state.forget()
         raise DivergenceError(
-            f"training diverged: {what} of epoch {epoch}. The network has the parameters it had "
+            f"training diverged: {what} epoch {epoch}. The network has the parameters it had "
             "before that epoch. Try a smaller learning_rate, clip_norm in the optimizer, or "
             "inputs scaled to about 1."
         )

@@ -19,10 +19,10 @@ from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.simd import (
     fill,
     fma,
-    lane_index,
     lanes,
     larger,
     largest_lane,
+    live_lanes,
     load,
     select,
     store,
@@ -174,12 +174,6 @@ def activation_backward(dz, ld_dz, a, z, ld, first, last, n, code, alpha):
         _apply_slope(_silu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
     elif code == GELU:
         _apply_slope(_gelu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
-
-
-@kernel
-def live_lanes(v, j, n):
-    """Which lanes of the vector ``v`` at column ``j`` are columns below ``n``."""
-    return lane_index(v) < np.uint32(min(n - j, lanes(v)))
 
 
 @kernel

@@ -6,7 +6,19 @@ import numpy as np
 from numba import literal_unroll
 
 from fastbackprop._kernels.jit import kernel
-from fastbackprop._kernels.simd import fill, fma, itemsize, lanes, load, load_as, pointer, store
+from fastbackprop._kernels.simd import (
+    any_lane,
+    fill,
+    fma,
+    itemsize,
+    lanes,
+    live_lanes,
+    load,
+    load_as,
+    pointer,
+    select,
+    store,
+)
 
 # The kernel is told an element type by its position here.
 ELEMENT_TYPES = (
@@ -25,21 +37,28 @@ ELEMENT_TYPES = (
 
 @kernel
 def _gather_row(out, source, column_stride, n_in, scale, offset):
-    """out[j] = source[j] · scale + offset for j < n_in; column n_in is set to 1.
+    """out[j] = source[j] · scale + offset for j < n_in, then a 1; returns whether all are finite.
 
     Elements are converted first and rescaled after, so that strides do not change a bit. ``out``
     is padded to whole vectors, and the padding may be written.
     """
-    vector = load(out)
-    factor, shift = fill(vector, scale), fill(vector, offset)
+    zero = fill(load(out), 0.0)
+    factor, shift = fill(zero, scale), fill(zero, offset)
+    total = zero  # of v - v: 0 for what is finite, else NaN
     whole = n_in - n_in % lanes(out) if column_stride == 1 else 0
     for j in range(0, whole, lanes(out)):
-        store(out + j, fma(load_as(source + j, vector), factor, shift))
+        v = fma(load_as(source + j, zero), factor, shift)
+        total = total + (v - v)
+        store(out + j, v)
     for j in range(whole, n_in):
         out[j] = source[j * column_stride]
     for j in range(whole, n_in, lanes(out)):
-        store(out + j, fma(load(out + j), factor, shift))
+        v = fma(load(out + j), factor, shift)
+        v = select(live_lanes(v, j, n_in), v, zero)
+        total = total + (v - v)
+        store(out + j, v)
     out[n_in] = 1.0
+    return not any_lane(total != zero)
 
 
 @kernel
@@ -47,17 +66,22 @@ def gather_rows(out, ld_out, n_in, job, first, last, begin):
     """Rows [first, last) of ``out`` from the caller's data, rescaled, with a last column of ones.
 
     Row ``i`` is row ``order[begin + i]`` of the data, or ``begin + i`` where there is no order.
+    Returns whether every value is finite: it costs nothing here, and a pass over memory elsewhere.
     """
     order = pointer(job.order, np.int64(0))
     kind = 0
+    finite = True
     for element in literal_unroll(ELEMENT_TYPES):
         if job.x_kind == kind:
             columns = job.x_column // itemsize(element)
             for i in range(first, last):
                 row = order[begin + i] if job.order != 0 else begin + i
                 source = pointer(job.x + row * job.x_row, element)
-                _gather_row(out + i * ld_out, source, columns, n_in, job.x_scale, job.x_offset)
+                place = out + i * ld_out
+                if not _gather_row(place, source, columns, n_in, job.x_scale, job.x_offset):
+                    finite = False
         kind += 1
+    return finite
 
 
 @kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastbackprop._kernels import vmath
-from fastbackprop._kernels.activation import activation_backward, live_lanes, softmax_exponentials
+from fastbackprop._kernels.activation import activation_backward, softmax_exponentials
 from fastbackprop._kernels.codes import (
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
@@ -21,6 +21,7 @@ from fastbackprop._kernels.simd import (
     fill,
     lanes,
     larger,
+    live_lanes,
     load,
     select,
     smaller,

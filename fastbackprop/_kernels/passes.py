@@ -383,7 +383,7 @@ def train(job_address, thread, like):
     """Steps [first, last) of an epoch, as thread ``thread`` of a team of ``job.threads``.
 
     ``like`` is a number of the network's float type. Where Python asks for a stop, the team returns
-    after the step that it is in.
+    after the step that it is in; where a row is not finite, before that step changes anything.
     """
     job = job_at(job_address)
     work = pointer(job.work, like)
@@ -399,12 +399,15 @@ def train(job_address, thread, like):
         total_weight = _batch_weight(job, begin, n)
 
         first, last = share(n, 1, job.threads, thread)
-        gather_rows(work + head.x, head.ld_x, head.n_in, job, first, last, begin)
+        if not gather_rows(work + head.x, head.ld_x, head.n_in, job, first, last, begin):
+            stop[3] = 1
         gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, first, last, begin)
         forward(job, work, scratch, step, first, last, _is_fused(job.loss))
         losses(job, work, first, last, begin, total_weight, 0)
         backward(job, work, scratch, step, first, last)
         arrivals = barrier(job.barrier, job.threads, arrivals)
+        if atomic_load(stop + 3) != 0:
+            break
 
         if thread == 0:
             _sum_step(job, step, n, total_weight)
@@ -443,7 +446,8 @@ def evaluate(job_address, thread, like):
         if atomic_load(stop) != 0:
             break
         n = min(EVALUATION_ROWS, job.first + last - begin)
-        gather_rows(work + head.x, head.ld_x, head.n_in, job, 0, n, begin)
+        if not gather_rows(work + head.x, head.ld_x, head.n_in, job, 0, n, begin):
+            stop[3] = 1
         forward(job, work, scratch, 0, 0, n, job.outputs == 0 and _is_fused(job.loss))
         if job.outputs == 0:
             gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, 0, n, begin)

@@ -95,7 +95,7 @@ JOB = np.dtype(
         # the team
         ("threads", _I),
         ("barrier", _I),
-        ("stop", _I),  # int64[3]: Python's request, thread 0's decision for all, steps completed
+        ("stop", _I),  # int64[4]: Python's request, thread 0's decision, steps done, bad rows met
         ("work", _I),
         ("target_rows", _I),  # offset in the workspace; rows of the last layer's ld_dz
         ("work_stride", _I),  # elements from one thread's workspace to the next (evaluation)

@@ -297,6 +297,20 @@ def lane_index(typingctx, like):
     return vector(like), codegen
 
 
+@intrinsic
+def live_lanes(typingctx, like, j, n):
+    """Which lanes of a vector at column ``j`` are columns below ``n``."""
+    mask = Vector(types.boolean, like.lanes)
+
+    def codegen(context, builder, sig, args):
+        kind = ir.VectorType(_I64, like.lanes)
+        columns = ir.Constant(kind, list(range(like.lanes)))
+        left = _splat(builder, builder.sub(args[2], args[1]), kind)
+        return builder.icmp_signed("<", columns, left)
+
+    return mask(like, types.intp, types.intp), codegen
+
+
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
     zeros = ir.Constant(ir.VectorType(_I32, kind.count), None)
