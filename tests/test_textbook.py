@@ -133,7 +133,7 @@ class TestFullSet:
     def test_usual_learning_rate(self, capsys):
         runs = [run(capsys, "--seed", str(seed)) for seed in range(3)]
         assert {(len(right), n) for right, n in runs} == {(30, 10_000)}
-        assert np.median([right[-1] for right, _ in runs]) > 9_430
+        assert min(right[-1] for right, _ in runs) > 9_430
 
     def test_small_learning_rate(self, capsys):
         last = [run(capsys, "--lr", "0.01", "--seed", str(seed))[0][-1] for seed in range(3)]

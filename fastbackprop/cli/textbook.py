@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+import numpy as np
+
 from fastbackprop.callbacks import Callback
 from fastbackprop.cli import arguments
 from fastbackprop.cli.compilation import compile_kernels
@@ -124,11 +126,20 @@ def textbook_network(hidden: int, seed: int) -> Network:
     23860
     """
 
-    def layer(n_in: int, n_out: int) -> Dense:
-        return Dense(n_in, n_out, "sigmoid", init="normal", bias_init="normal")
-
-    chain = [Rescaling(1 / 255), layer(_PIXELS, hidden), layer(hidden, _DIGITS)]
-    return Network(chain, loss="quadratic", random_state=seed)
+    chain = [
+        Rescaling(1 / 255),
+        Dense(_PIXELS, hidden, "sigmoid"),
+        Dense(hidden, _DIGITS, "sigmoid"),
+    ]
+    net = Network(chain, loss="quadratic", random_state=seed)
+    # Drawn as the book's code draws them: all biases, then all weights, one row for each output.
+    rng = np.random.default_rng(seed)
+    for bias in net.biases:
+        assert bias is not None
+        bias[...] = rng.standard_normal(bias.shape)
+    for w in net.weights:
+        w.T[...] = rng.standard_normal(w.T.shape)
+    return net
 
 
 def _load(output: Output) -> Dataset:
