@@ -1,4 +1,4 @@
-"""What the caller may pass as X, y and sample_weight: checked, and put as the kernels read it."""
+"""What the caller may pass as X, y, sample_weight and parameters: checked, for the kernels."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _check_finite(name: str, array: Array) -> None:
     for chunk in _chunks(array):
         # The sum is finite unless a term is not, or a sum of huge ones overflows: look closer then.
         with np.errstate(over="ignore", invalid="ignore"):
-            total = chunk.sum(dtype=chunk.dtype if chunk.dtype.itemsize >= 4 else np.float32)
+            total = chunk.sum(dtype=np.float32 if chunk.dtype.itemsize == 2 else None)
         if not np.isfinite(total):
             bad = np.argwhere(~np.isfinite(chunk))
             if len(bad):
@@ -89,11 +89,28 @@ def _check_finite(name: str, array: Array) -> None:
         start += len(chunk)
 
 
-def checked_inputs(X: object, n_in: int, *, name: str = "X", values: bool = False) -> Array:
+def _check_range(name: str, array: Array, dtype: np.dtype[Any]) -> None:
+    """Refuse numbers that are finite, but not in the network's type."""
+    if array.dtype.kind != "f" or array.dtype.itemsize <= dtype.itemsize:
+        return
+    largest = np.finfo(dtype).max
+    start = 0
+    for chunk in _chunks(array):
+        outside = np.argwhere(np.abs(chunk) > largest)
+        if len(outside):
+            place = (int(outside[0][0]) + start, *map(int, outside[0][1:]))
+            raise ValueError(
+                f"{name} contains {chunk[tuple(outside[0])]} at {list(place)}, beyond the range of "
+                f"{dtype}. Scale {name}, or use dtype='float64'."
+            )
+        start += len(chunk)
+
+
+def checked_inputs(X: object, n_in: int, *, values_in: np.dtype[Any] | None = None) -> Array:
     """X as a (n, n_in) array of a type that the kernels read; a view wherever possible.
 
     The kernels look at the values on the way into the first layer, see `refuse_values`; with
-    ``values`` they are looked at here, which reads all of X.
+    ``values_in``, the network's type, they are looked at here, which reads all of X.
 
     Raises
     ------
@@ -102,22 +119,23 @@ def checked_inputs(X: object, n_in: int, *, name: str = "X", values: bool = Fals
     ValueError
         If its shape is not (n, n_in) with n >= 1, or a value is not finite.
     """
-    array = _as_array(name, X)
+    array = _as_array("X", X)
     if array.ndim != 2 or array.shape[1] != n_in:
         raise ValueError(
-            f"{name} has shape {array.shape}; layer 0 expects (n, {n_in}). "
-            + _shape_advice(name, array, n_in)
+            f"X has shape {array.shape}; layer 0 expects (n, {n_in}). {_shape_advice(array, n_in)}"
         )
     if len(array) == 0:
-        raise ValueError(f"{name} has shape {array.shape}: there is no row in it")
+        raise ValueError(f"X has shape {array.shape}: there is no row in it")
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
     if array.dtype not in _KINDS:  # half and extended precision, foreign byte order
-        array = array.astype(np.float32 if array.dtype.itemsize == 2 else np.float64)
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32 if array.dtype.itemsize == 2 else np.float64)
     if any(stride % array.dtype.itemsize for stride in array.strides):
         array = np.ascontiguousarray(array)
-    if values:
-        _check_finite(name, array)
+    if values_in is not None:
+        _check_finite("X", array)
+        _check_range("X", array, values_in)
     return array
 
 
@@ -130,31 +148,21 @@ def refuse_values(X: Array, dtype: np.dtype[Any]) -> NoReturn:
         Always, naming the first such value.
     """
     _check_finite("X", X)
-    largest = np.finfo(dtype).max
-    start = 0
-    for chunk in _chunks(X):
-        outside = np.argwhere(np.abs(chunk) > largest)
-        if len(outside):
-            place = [int(outside[0][0]) + start, int(outside[0][1])]
-            raise ValueError(
-                f"X contains {chunk[tuple(outside[0])]} at {place}, beyond the range of {dtype}. "
-                "Scale X, or use dtype='float64'."
-            )
-        start += len(chunk)
+    _check_range("X", X, dtype)
     raise ValueError(
         f"X has values that are not finite in {dtype} after Rescaling. Choose another scale."
     )
 
 
-def _shape_advice(name: str, array: Array, n_in: int) -> str:
+def _shape_advice(array: Array, n_in: int) -> str:
     if array.ndim == 2 and array.shape[0] == n_in:
         return "Transpose it?"
     if array.ndim > 2 and array[0].size == n_in:
-        return f"Flatten each sample: {name}.reshape(len({name}), -1)."
+        return "Flatten each sample: X.reshape(len(X), -1)."
     if array.ndim == 1 and array.size == n_in:
-        return f"For one sample pass {name}.reshape(1, -1)."
+        return "For one sample pass X.reshape(1, -1)."
     if array.ndim == 1 and n_in == 1:
-        return f"For one feature pass {name}.reshape(-1, 1)."
+        return "For one feature pass X.reshape(-1, 1)."
     return f"The network was built for {n_in} features."
 
 
@@ -199,18 +207,19 @@ def checked_targets(y: object, n: int, n_out: int, loss: Loss, dtype: np.dtype[A
             f"y has shape {array.shape}; the network has {n_out} outputs and expects "
             f"({n}, {n_out}){f' or ({n},) class labels' if n_out > 1 else ''}.{hint}"
         )
+    _check_range("y", array, dtype)
     values = np.ascontiguousarray(array, dtype=dtype)
     if classes:
         _check_probabilities(array, sums=loss.name == "cross_entropy")
         score = SCORE_LARGEST if loss.name == "cross_entropy" else SCORE_THRESHOLD
     else:
         score = SCORE_LARGEST if n_out > 1 and _is_one_hot(values) else SCORE_NONE
-        _check_finite("y", values)  # a float64 value may overflow float32
     return Targets(None, values, score)
 
 
 def _checked_labels(array: Array, n_out: int) -> Array:
-    labels = array.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # a float beyond int64 is no integer either
+        labels = array.astype(np.int64)
     wrong = np.flatnonzero(labels != array) if array.dtype.kind == "f" else np.empty(0, np.intp)
     if len(wrong):
         raise ValueError(
@@ -275,3 +284,21 @@ def checked_weights(sample_weight: object, n: int) -> Array | None:
     if not weights.any():
         raise ValueError("sample_weight is 0 for every row, so there is nothing to learn from")
     return weights
+
+
+def checked_parameters(theta: object, n: int, dtype: np.dtype[Any]) -> Array:
+    """Theta as (n,) in the network's type.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    ValueError
+        If its shape is not (n,), or a value is not finite.
+    """
+    array = _as_array("theta", theta)
+    if array.shape != (n,):
+        raise ValueError(f"theta has shape {array.shape}; this network expects ({n},)")
+    _check_finite("theta", array)
+    _check_range("theta", array, dtype)
+    return array.astype(dtype)

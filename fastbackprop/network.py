@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from itertools import pairwise
@@ -15,7 +15,13 @@ import numpy as np
 from fastbackprop import activations, inference, initializers, losses, optimizers, storage, training
 from fastbackprop.activations import Activation
 from fastbackprop.callbacks import Callback
-from fastbackprop.data import TrainingData, checked_inputs, checked_targets, checked_weights
+from fastbackprop.data import (
+    TrainingData,
+    checked_inputs,
+    checked_parameters,
+    checked_targets,
+    checked_weights,
+)
 from fastbackprop.initializers import Initializer
 from fastbackprop.layers import Dense, Layer, check_chain
 from fastbackprop.losses import Loss
@@ -170,18 +176,12 @@ class Network:
 
         Raises
         ------
+        TypeError
+            If it does not hold real numbers.
         ValueError
             If its shape is another, or a value is not finite.
         """
-        values = np.asarray(theta)
-        if values.shape != (self.n_parameters,):
-            raise ValueError(
-                f"theta has shape {values.shape}; this network expects ({self.n_parameters},)"
-            )
-        values = values.astype(self.dtype)
-        if not np.isfinite(values).all():
-            place = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"theta[{place}] is {values[place]}; parameters must be finite")
+        values = checked_parameters(theta, self.n_parameters, self.dtype)
         self._state.plan.unpack(values, self._state.params)
 
     # -------------------------------------------------------------------------------- training
@@ -301,7 +301,7 @@ class Network:
         DivergenceError
             If the loss or a parameter is not finite; the step has not been taken then.
         """
-        data = self._data(X, y, sample_weight, values=True)
+        data = self._data(X, y, sample_weight)
         chosen = optimizers.get(optimizer)
         with self._exclusive():
             return training.step(self._state, data, chosen)
@@ -451,12 +451,12 @@ class Network:
 
     # ---------------------------------------------------------------------------------- checks
 
-    def _inputs(self, X: Any, *, values: bool = False) -> Array:
-        return checked_inputs(X, self._state.plan.n_in, values=values)
+    def _inputs(self, X: Any) -> Array:
+        return checked_inputs(X, self._state.plan.n_in)
 
     def _data(self, X: Any, y: Any, sample_weight: Any, *, values: bool = False) -> TrainingData:
         plan = self._state.plan
-        inputs = self._inputs(X, values=values)
+        inputs = checked_inputs(X, plan.n_in, values_in=plan.dtype if values else None)
         targets = checked_targets(y, len(inputs), plan.n_out, plan.loss, plan.dtype)
         return TrainingData(inputs, targets, checked_weights(sample_weight, len(inputs)))
 
@@ -669,7 +669,11 @@ def _as_order(shuffle: Any, n: int) -> bool | Array:
 
 
 def _as_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    given = (callbacks,) if isinstance(callbacks, Callback) else tuple(callbacks)
+    if isinstance(callbacks, Callback):
+        return (callbacks,)
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a sequence of Callback, got {callbacks!r}")
+    given = tuple(callbacks)
     for callback in given:
         if not isinstance(callback, Callback):
             raise TypeError(f"a callback must derive from Callback, got {callback!r}")
@@ -689,4 +693,11 @@ def _split(data: TrainingData, fraction: float) -> tuple[TrainingData, TrainingD
             f"validation_data is {fraction}; as a fraction of {n} rows it must leave at least one "
             "to learn from and one to validate with"
         )
-    return data.rows(slice(None, n - held)), data.rows(slice(n - held, None))
+    parts = data.rows(slice(None, n - held)), data.rows(slice(n - held, None))
+    for part, which in zip(parts, ("left", "held back"), strict=True):
+        if part.weights is not None and not part.weights.any():
+            raise ValueError(
+                f"sample_weight is 0 for every row {which} by validation_data={fraction}; take "
+                "another fraction, or shuffle the rows"
+            )
+    return parts

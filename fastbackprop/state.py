@@ -52,6 +52,10 @@ class State:
         self.steps = 0
         self.epoch = 0
 
+    def steps_with(self, optimizer: Optimizer) -> int:
+        """Steps that an equal optimizer has taken: the number of its next one."""
+        return self.steps if optimizer == self.optimizer else 0
+
     def use(self, optimizer: Optimizer) -> None:
         """Go on with an equal optimizer; begin afresh with another."""
         if optimizer != self.optimizer:

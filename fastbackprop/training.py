@@ -124,6 +124,8 @@ class Epochs:
         step_flops = state.plan.flops(self._batch)
         threads = thread_count(recipe.threads, step_flops)
         self.team = Team(threads, background=step_flops * self._steps > _BACKGROUND_FLOPS)
+        # A schedule that gives no rate is refused while nothing has changed.
+        rates(recipe.optimizer.learning_rate, state.steps_with(recipe.optimizer), self._steps)
         # Until every row has been seen once, all of the state may have to be put back.
         self._former: Former | None = state.former(recipe.optimizer)
         state.use(recipe.optimizer)
@@ -252,8 +254,9 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     """One step on all rows as one batch; returns its loss from before the step."""
     n = len(data.X)
     learning_rate = optimizer.learning_rate
-    first = state.steps if optimizer == state.optimizer else 0
+    first = state.steps_with(optimizer)
     learning_rates = rates(learning_rate, first, 1)
+    former = Former(state.optimizer, state.slots, state.steps)
     state.use(optimizer)
     sums = {name: np.empty(1) for name in ("step_loss", "step_score", "step_weight")}
     job = training_job(state, data, optimizer, n, sums)
@@ -265,6 +268,9 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     before = state.params.copy()
     with Team(threads, background=flops > _BACKGROUND_FLOPS) as team:
         team.run(TRAIN, job)
+    if job.met_bad_row:  # in which case the step has not changed anything
+        state.restore(former)
+        refuse_values(data.X, state.plan.dtype)
     total = sums["step_weight"][0]
     loss = float(sums["step_loss"][0] / total) if total else 0.0
     if not (np.isfinite(loss) and np.isfinite(state.params).all()):

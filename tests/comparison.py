@@ -1,0 +1,162 @@
+"""A network beside its reference: the same parameters, optimizer, batches and dropout masks."""
+
+import copy
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import reference
+
+import fastbackprop as fb
+
+# Sizes around those of a SIMD vector and a register tile.
+SIZES = (1, 7, 8, 9, 15, 16, 17, 31, 33, 100)
+ELEMENTWISE = (
+    "identity",
+    "relu",
+    "leaky_relu",
+    "sigmoid",
+    "tanh",
+    "softplus",
+    "elu",
+    "silu",
+    "gelu",
+)
+KINKED = ("relu", "leaky_relu")
+LOSSES = ("quadratic", "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy")
+OUTPUTS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+
+
+def reference_of(net):
+    """Return a ReferenceNetwork with the parameters that the network has now."""
+    loss = net.loss_function
+    dense = [layer for layer in net.layers if isinstance(layer, fb.Dense)]
+    described = []
+    for i, (layer, w, b) in enumerate(zip(dense, net.weights, net.biases, strict=True)):
+        activation = layer.activation
+        if activation is None:
+            is_last = i == len(dense) - 1
+            name = OUTPUTS.get(loss.name, "identity") if is_last else "identity"
+            activation = fb.Activation(name)
+        described.append({"w": w, "b": b, "activation": activation.name, "alpha": activation.alpha})
+    first = net.layers[0]
+    rescaling = first if isinstance(first, fb.Rescaling) else fb.Rescaling(1.0)
+    return reference.ReferenceNetwork(
+        described, loss.name, loss.delta, rescaling.scale, rescaling.offset
+    )
+
+
+def reference_optimizer(spec):
+    """Return the reference's optimizer for a specification, with no state yet."""
+    arguments = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    return getattr(reference, type(spec).__name__)(**arguments)
+
+
+def make_targets(rng, loss, n, n_out):
+    """Targets (n, n_out) that suit the loss: probabilities for the cross-entropies."""
+    if loss == "cross_entropy":
+        return rng.dirichlet(np.ones(n_out), n)
+    if loss == "binary_cross_entropy":
+        return rng.random((n, n_out))
+    return rng.standard_normal((n, n_out))
+
+
+def is_near_kink(net, X, y, margin=1e-5):
+    """Whether rounding may decide the side of a kink: of relu, leaky_relu, mae or a flat huber."""
+    twin = reference_of(net)
+    _, preactivations = twin.trace(X)
+    kinks = [
+        np.abs(z).min()
+        for layer, z in zip(twin.dense, preactivations, strict=True)
+        if layer["activation"] in KINKED
+    ]
+    if twin.loss_name == "mae":
+        kinks.append(np.abs(twin.forward(X) - reference.as_targets(y, net.sizes[-1])).min())
+    return min(kinks, default=1.0) < margin
+
+
+def pickled(net):
+    """Send a network through a pickle."""
+    return pickle.loads(pickle.dumps(net))
+
+
+each_copy = pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
+
+
+def flat(pairs):
+    """Join [(dw, db), ...] in the order of get_parameters."""
+    return np.concatenate([part.ravel() for pair in pairs for part in pair if part is not None])
+
+
+def assert_close(actual, expected, tolerance):
+    """Compare within a tolerance relative to the largest expected value."""
+    expected = np.asarray(expected)
+    scale = np.abs(expected).max(initial=0.0)
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * scale)
+
+
+def bits(net):
+    """Return the parameters as unsigned integers, so that equal means equal to the last bit."""
+    theta = net.get_parameters()
+    return theta.view(f"u{theta.itemsize}")
+
+
+def epoch_order(net, epoch, n):
+    """Return the order of rows that shuffle=True takes in an epoch."""
+    return np.random.default_rng([net._state.seed, epoch]).permutation(n)
+
+
+def dropout_masks(net, epoch, step, n):
+    """Return what Dropout multiplies the inputs of each Dense by in one step, or None."""
+    masks, rate = [], 0.0
+    for layer in net.layers:
+        if isinstance(layer, fb.Dropout):
+            rate = layer.rate
+        elif isinstance(layer, fb.Dense):
+            key = _dropout_key(net._state.seed, epoch, step, len(masks))
+            drawn = _uniform_bits(key, n, layer.n_in) < round((1 - rate) * 2**32)
+            masks.append(drawn / (1 - rate) if rate else None)
+            rate = 0.0
+    return masks
+
+
+_WORD = 2**64 - 1
+
+
+def _mix(x):
+    """SplitMix64's finalizer."""
+    x = (x + 0x9E3779B97F4A7C15) & _WORD
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _WORD
+    return x ^ (x >> 31)
+
+
+def _dropout_key(*numbers):
+    key = 0
+    for number in numbers:
+        key = _mix(key ^ (number & _WORD))
+    return key
+
+
+def _uniform_bits(key, n, width):
+    """32 random bits for each row and column: the first word of Threefry's output."""
+    column, row = np.meshgrid(np.arange(width), np.arange(n))
+    counter = (column.astype(np.uint32), row.astype(np.uint32))
+    return threefry((key & 0xFFFFFFFF, key >> 32), counter)[0]
+
+
+def threefry(key, counter):
+    """Threefry-2x32 with 20 rounds, as in Salmon et al. (2011), on uint32 arrays."""
+    keys = np.array([*key, key[0] ^ key[1] ^ 0x1BD11BDA], np.uint32)
+    x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
+    rotations = (13, 15, 26, 6, 17, 29, 16, 24)
+    for i in range(20):
+        r = rotations[i % 8]
+        x0 = x0 + x1
+        x1 = ((x1 << np.uint32(r)) | (x1 >> np.uint32(32 - r))) ^ x0
+        if i % 4 == 3:
+            j = i // 4 + 1
+            x0 = x0 + keys[j % 3]
+            x1 = x1 + keys[(j + 1) % 3] + np.uint32(j)
+    return x0, x1

@@ -1,0 +1,247 @@
+"""One seed, one result: the same bits at any number of threads, in any run, from any copy."""
+
+import hashlib
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from comparison import ELEMENTWISE, LOSSES, bits, each_copy, make_targets
+
+import fastbackprop as fb
+
+DTYPES = ("float32", "float64")
+OPTIMIZERS = [
+    fb.SGD(0.05),
+    fb.SGD(0.05, momentum=0.9, nesterov=True),
+    fb.Adam(0.01),
+    fb.AdamW(0.01),
+    fb.RMSprop(0.01, centered=True, momentum=0.5, weight_decay=0.01),
+    fb.Adam(0.01, clip_norm=0.1),
+]
+N, N_IN, N_OUT = 150, 33, 7
+
+rng = np.random.default_rng(0)
+BYTES = rng.integers(0, 256, (N, N_IN), dtype=np.uint8)
+WEIGHTS = rng.random(N)
+
+
+def make_network(loss="cross_entropy", dtype="float32", activation="tanh"):
+    layers = [
+        fb.Rescaling(1 / 255, -0.5),
+        fb.Dropout(0.1),
+        fb.Dense(N_IN, 47, activation),
+        fb.Dropout(0.5),
+        fb.Dense(47, 20, activation, bias=False),
+        fb.Dense(20, N_OUT),
+    ]
+    return fb.Network(layers, loss=loss, random_state=5, dtype=dtype)
+
+
+def trained(net, X=BYTES, optimizer=None, threads=None, epochs=2):
+    """Train, and return the parameters and the whole history to the last bit."""
+    y = make_targets(np.random.default_rng(1), net.loss_function.name, N, N_OUT)
+    history = net.fit(
+        X,
+        y,
+        epochs=epochs,
+        batch_size=32,
+        optimizer=optimizer or fb.Adam(0.01),
+        validation_data=0.3,
+        sample_weight=WEIGHTS,
+        threads=threads,
+        verbose=0,
+    )
+    measured = [history[name] for name in history if name not in ("seconds", "rows_per_second")]
+    return bits(net), np.array(measured).view(np.uint64)
+
+
+def assert_same(result, expected):
+    for actual, wanted in zip(result, expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_any_number_of_threads_and_any_optimizer(optimizer, dtype):
+    expected = trained(make_network(dtype=dtype), optimizer=optimizer, threads=1)
+    for threads in (1, 2, 3, 4, 7, None):
+        result = trained(make_network(dtype=dtype), optimizer=optimizer, threads=threads)
+        assert_same(result, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_any_number_of_threads_and_any_loss(loss, dtype):
+    expected = trained(make_network(loss, dtype), threads=1)
+    for threads in (2, 3):
+        assert_same(trained(make_network(loss, dtype), threads=threads), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ELEMENTWISE)
+def test_any_number_of_threads_and_any_activation(activation, dtype):
+    expected = trained(make_network(dtype=dtype, activation=activation), threads=1)
+    result = trained(make_network(dtype=dtype, activation=activation), threads=3)
+    assert_same(result, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch_size", [1, 2, 9])
+def test_more_threads_than_rows(batch_size, dtype):
+    results = []
+    for threads in (1, 7):
+        net = make_network(dtype=dtype)
+        net.fit(BYTES[:9], np.arange(9) % 7, 2, batch_size, threads=threads, verbose=0)
+        results.append(bits(net))
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layers_wide_enough_to_be_blocked_and_packed(dtype):
+    X = np.random.default_rng(2).random((80, 530))
+    results = []
+    for threads in (1, 2, 3):  # each thread's share of the rows is packed, or is too small to be
+        net = fb.Network([530, 1100, 300, 3], "relu", "mse", random_state=0, dtype=dtype)
+        net.fit(
+            X, X[:, :3], 1, 80, "sgd", validation_data=(X, X[:, :3]), threads=threads, verbose=0
+        )
+        results.append((bits(net), net.history["val_loss"]))
+    for result in results[1:]:
+        assert_same(result, results[0])
+
+
+# ------------------------------------------------------------------------------- the same data
+
+
+def unaligned(array):
+    """A copy whose elements lie between the addresses that their type asks for."""
+    memory = np.zeros(array.nbytes + 1, np.uint8)
+    view = memory[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def strided(array):
+    spacious = np.zeros((2 * len(array), 3 * array.shape[1]), array.dtype)
+    view = spacious[1::2, 2::3]
+    view[...] = array
+    return view
+
+
+LAYOUTS = {
+    "C order": np.ascontiguousarray,
+    "Fortran order": np.asfortranarray,
+    "reversed": lambda array: array[::-1, ::-1].copy()[::-1, ::-1],
+    "strided": strided,
+    "unaligned": unaligned,
+    "read-only": lambda array: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape),
+    "list": np.ndarray.tolist,
+}
+TYPES = ["u1", "u2", "i2", "u4", "i4", "u8", "i8", "q", "Q", "f2", "f4", "f8", "g", ">i4", ">f4"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("element", TYPES)
+def test_any_element_type(element, dtype):
+    expected = trained(make_network(dtype=dtype))
+    assert_same(trained(make_network(dtype=dtype), BYTES.astype(element)), expected)
+
+
+@pytest.mark.parametrize("element", ["u1", "i8", "f4", "f8", ">f8"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_in_memory(layout, element):
+    expected = trained(make_network())
+    X = LAYOUTS[layout](BYTES.astype(element))
+    assert_same(trained(make_network(), X), expected)
+    predicted = make_network().predict(X)
+    np.testing.assert_array_equal(predicted, make_network().predict(BYTES))
+
+
+@pytest.mark.parametrize("element", ["u1", "f4"])
+def test_memmap(tmp_path, element):
+    np.save(tmp_path / "X.npy", BYTES.astype(element))
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    assert isinstance(X, np.memmap)
+    assert_same(trained(make_network(), X), trained(make_network()))
+
+
+def test_half_of_the_rows_of_a_larger_array():
+    twice = np.repeat(BYTES, 2, axis=0)
+    assert_same(trained(make_network(), twice[::2]), trained(make_network()))
+
+
+# -------------------------------------------------------------------------- runs and copies
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@each_copy
+def test_a_copy_goes_on_as_the_original_would(duplicate, optimizer, dtype):
+    net = make_network(dtype=dtype)
+    trained(net, optimizer=optimizer, epochs=1)
+    other = duplicate(net)
+    for _ in range(2):
+        assert_same(trained(other, optimizer=optimizer), trained(net, optimizer=optimizer))
+    step = BYTES[:5], np.arange(5), optimizer
+    assert other.train_step(*step) == net.train_step(*step)
+    np.testing.assert_array_equal(bits(other), bits(net))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_saved_network_goes_on_without_optimizer_state(tmp_path, dtype):
+    net = make_network(dtype=dtype)
+    trained(net, optimizer=fb.SGD(0.05), epochs=1)
+    net.save(tmp_path / "net.safetensors")
+    other = fb.load(tmp_path / "net.safetensors")
+    np.testing.assert_array_equal(bits(other), bits(net))
+    # SGD has no state; the order of rows and the dropout masks go on.
+    result, expected = (trained(each, optimizer=fb.SGD(0.05)) for each in (other, net))
+    assert_same(result, expected)
+
+
+def test_asking_changes_nothing():
+    quiet, asked = make_network(), make_network()
+    for net in (quiet, asked):
+        trained(net, epochs=1)
+        if net is asked:
+            net.predict(BYTES)
+            net.evaluate(BYTES, np.zeros(N, int))
+            net.loss_and_gradients(BYTES, np.zeros(N, int))
+            net.input_gradient(BYTES, np.zeros(N, int))
+            net.jacobian(BYTES[0])
+            net.summary()
+            net.get_parameters()
+    assert_same(trained(asked), trained(quiet))
+
+
+OTHER_PROCESS = textwrap.dedent(
+    """
+    import sys
+
+    sys.path.insert(0, sys.argv[1])
+    from test_determinism import all_digests
+
+    print(all_digests())
+    """
+)
+
+
+def all_digests():
+    digest = hashlib.sha256()
+    for dtype in DTYPES:
+        for optimizer in OPTIMIZERS:
+            for part in trained(make_network(dtype=dtype), optimizer=optimizer, threads=2):
+                digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def test_another_process(request):
+    output = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESS, str(request.path.parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert output.strip() == all_digests()
