@@ -14,7 +14,7 @@ import numpy as np
 from fastbackprop._kernels import passes
 from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import JOB
-from fastbackprop.plan import Array, Plan, aligned_zeros
+from fastbackprop.plan import Array, Plan, aligned_zeros, leading_dimension
 
 # Arithmetic that is worth another thread: a barrier and the imbalance cost it about a microsecond.
 _FLOPS_A_THREAD = 300_000
@@ -58,7 +58,9 @@ class Job:
         self._alive: dict[str, Array] = {}
         self._one = plan.dtype.type(1)
         self.dtype = plan.dtype
-        self.point(params=params, zeros=aligned_zeros(plan.widest, plan.dtype))
+        # Rows of a product start from zeros: rows of parameters, or of gradients of the inputs.
+        width = max(plan.widest, leading_dimension(plan.n_in, plan.dtype))
+        self.point(params=params, zeros=aligned_zeros(width, plan.dtype))
         self.set(
             n_layers=len(plan.stages),
             loss=plan.loss.code,

@@ -249,7 +249,7 @@ class Network:
         >>> import fastbackprop as fb
         >>> net = fb.Network([1, 16, 1], "tanh", "mse", random_state=0)
         >>> x = np.linspace(-1, 1, 64).reshape(-1, 1)
-        >>> history = net.fit(x, np.sin(3 * x), epochs=300, optimizer="adam", verbose=0)
+        >>> history = net.fit(x, np.sin(3 * x), epochs=300, optimizer=fb.Adam(0.01), verbose=0)
         >>> history["loss"][-1] < 0.01
         True
         """

@@ -96,7 +96,11 @@ def _named(name: str) -> Iterator[None]:
         raise FileFormatError(f"{name}: not a safetensors file ({error})") from None
     except RecursionError:
         raise FileFormatError(f"{name}: its description is nested too deeply") from None
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except KeyError as error:
+        raise FileFormatError(
+            f"{name}: not a network of fastbackprop (its description lacks {error})"
+        ) from None
+    except (ValueError, TypeError, OverflowError) as error:
         text = " ".join(str(error).split())
         raise FileFormatError(f"{name}: not a network of fastbackprop ({text})") from None
 
@@ -109,10 +113,16 @@ def _contents(file: Any) -> Contents:
     if not isinstance(header, dict) or header.get("version") != _VERSION:
         version = header.get("version") if isinstance(header, dict) else None
         raise ValueError(f"format version {version!r}; this release reads {_VERSION}")
+    if not isinstance(header["layers"], list):
+        raise TypeError(f"layers must be a list, got {header['layers']!r}")
     chain = tuple(layer_specs.from_config(config) for config in header["layers"])
     layer_specs.check_chain(chain)
+    loss = losses.from_config(header["loss"])
+    output_activation = activations.from_config(header["output_activation"])
+    loss.check_output(output_activation)
+    seed, epoch = (_counter(name, header[name]) for name in ("seed", "epoch"))
     dtype = header["dtype"]
-    if dtype not in _DTYPES:
+    if dtype not in list(_DTYPES):
         raise ValueError(f"dtype {dtype!r}; expected float32 or float64")
     dense = [layer for layer in chain if isinstance(layer, Dense)]
     expected: dict[str, tuple[int, ...]] = {}
@@ -135,14 +145,22 @@ def _contents(file: Any) -> Contents:
             raise ValueError(f"{key} contains NaN or infinity")
     return Contents(
         chain,
-        losses.from_config(header["loss"]),
-        activations.from_config(header["output_activation"]),
+        loss,
+        output_activation,
         dtype,
-        checked_size("seed", header["seed"], minimum=0),
-        checked_size("epoch", header["epoch"], minimum=0),
+        seed,
+        epoch,
         [tensors[f"layers.{i}.weight"] for i in range(len(dense))],
         [tensors.get(f"layers.{i}.bias") for i in range(len(dense))],
     )
+
+
+def _counter(name: str, value: object) -> int:
+    """A number that the kernels hold in 64 bits."""
+    number = checked_size(name, value, minimum=0)
+    if number >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {number}")
+    return number
 
 
 def write_atomically(path: str | PathLike[str], content: bytes) -> None:
