@@ -97,7 +97,9 @@ def _sum_over_outputs(code, delta, dz, a, t, n, scale):
 def _softmax_backward(dz, a, n, mean, scale):
     """Dz = a · (dz / scale - mean) · scale: the softmax's own Jacobian, for LINEAR only."""
     for j in range(0, n, lanes(a)):
-        store(dz + j, load(a + j) * (load(dz + j) - mean * scale))
+        v = load(a + j)
+        product = v * (load(dz + j) - mean * scale)
+        store(dz + j, select(live_lanes(v, j, n), product, 0.0))  # the padding of a has a 1
 
 
 @kernel
