@@ -31,6 +31,9 @@ from fastbackprop.specs import checked_size
 from fastbackprop.state import State
 from fastbackprop.training import History, Recipe
 
+# A bound that no machine's cores reach in a dense network, below what a system starts readily.
+_MOST_THREADS = 256
+
 
 class Network:
     """A dense feed-forward network.
@@ -681,7 +684,15 @@ def _as_callbacks(callbacks: Any) -> tuple[Callback, ...]:
 
 
 def _as_threads(threads: Any) -> int | None:
-    return None if threads is None else checked_size("threads", threads)
+    if threads is None:
+        return None
+    count = checked_size("threads", threads)
+    if count > _MOST_THREADS:
+        raise ValueError(
+            f"threads must be at most {_MOST_THREADS}, got {count}; more than there are cores "
+            "makes nothing faster"
+        )
+    return count
 
 
 def _split(data: TrainingData, fraction: float) -> tuple[TrainingData, TrainingData]:

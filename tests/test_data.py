@@ -255,6 +255,7 @@ BAD_OPTIONS = [
     ({"batch_size": "32"}, TypeError, "batch_size must be a positive integer, got '32'"),
     ({"threads": 0}, ValueError, "threads must be a positive integer, got 0"),
     ({"threads": 1.5}, TypeError, r"threads must be a positive integer, got 1\.5"),
+    ({"threads": 100_000}, ValueError, r"threads must be at most 256, got 100000"),
     ({"optimizer": "adma"}, ValueError, "unknown optimizer 'adma'; did you mean 'adam'.*rmsprop"),
     ({"optimizer": fb.Adam}, TypeError, "optimizer must be a name, got <class.*Known: sgd, adam"),
     ({"optimizer": 0.1}, TypeError, r"optimizer must be a name, got 0\.1"),

@@ -125,7 +125,6 @@ def textbook_network(hidden: int, seed: int) -> Network:
     >>> textbook_network(30, seed=0).n_parameters
     23860
     """
-
     chain = [
         Rescaling(1 / 255),
         Dense(_PIXELS, hidden, "sigmoid"),
