@@ -1,0 +1,307 @@
+"""Matrix products of every shape, within the bound of their rounding and to the same bits."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_harness import DTYPES, Memory, address, assert_same_bits, each_dtype, jit, lanes_of
+from kernel_harness import padded as whole_vectors
+
+from fastbackprop._kernels import gemm as kernels
+from fastbackprop._kernels.gemm import KC, PANEL_BYTES
+from fastbackprop._kernels.micro import MR, NV, panel_product, transpose_block
+from fastbackprop._kernels.simd import pointer
+
+
+@jit
+def _panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k, like):
+    out, start = pointer(out, like), pointer(start, like)
+    a, b = pointer(a, like), pointer(b, like)
+    panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+
+
+@jit
+def _gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, like):
+    out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
+    a, b = pointer(a, like), pointer(b, like)
+    kernels.gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch)
+
+
+@jit
+def _gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, like):
+    out, zeros, scratch = pointer(out, like), pointer(zeros, like), pointer(scratch, like)
+    a, b = pointer(a, like), pointer(b, like)
+    kernels.gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch)
+
+
+@jit
+def _add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch, like):
+    w, scratch = pointer(w, like), pointer(scratch, like)
+    x, dz = pointer(x, like), pointer(dz, like)
+    kernels.add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch)
+
+
+@jit
+def _product_rows(ld, p, like):
+    return kernels.product_rows(ld, pointer(p, like))
+
+
+@jit
+def _transpose_block(out, ld_out, a, ld_a, like):
+    transpose_block(pointer(out, like), ld_out, pointer(a, like), ld_a)
+
+
+class Shape:
+    """Random factors of a product (m, k) @ (k, n), and rows of memory longer than needed."""
+
+    def __init__(self, m, n, k, dtype, *, extra=0, one_start=True):
+        rng = np.random.default_rng([m, n, k])
+        self.m, self.n, self.k, self.dtype = m, n, k, dtype
+        self.columns = whole_vectors(n, dtype)
+        self.a_ld = k + extra
+        self.b_ld = self.columns + extra
+        self.out_ld = self.columns + extra
+        self.start_ld = 0 if one_start else self.columns + extra
+        self.a, self.b = rng.normal(size=(m, k)), rng.normal(size=(k, n))
+        self.start = rng.normal(size=(1 if one_start else m, n))
+        self.a, self.b, self.start = (x.astype(dtype) for x in (self.a, self.b, self.start))
+
+    def assert_close(self, out, start, factor=1.0):
+        """Each sum of k products and a start is off by at most k + 1 roundings of its terms."""
+        a, b = factor * self.a.astype(np.float64), self.b.astype(np.float64)
+        bound = (self.k + 3) * np.finfo(self.dtype).eps * (np.abs(start) + np.abs(a) @ np.abs(b))
+        assert np.all(np.abs(out[:, : self.n] - (start + a @ b)) <= bound)
+        beyond = out[:, self.columns :]
+        assert np.isnan(beyond).all(), "written beyond the last vector of a row"
+
+
+def gemm(shape, rows=None):
+    """Out = start + a @ b, all at once or ``rows`` at a time."""
+    m, dtype = shape.m, shape.dtype
+    with Memory(dtype) as memory:
+        out = memory.empty(m, shape.out_ld)
+        start = memory.copy(shape.start, max(shape.start_ld, shape.columns))
+        a, b = memory.copy(shape.a, shape.a_ld), memory.copy(shape.b, shape.b_ld)
+        scratch = memory.empty(PANEL_BYTES // out.itemsize)
+        for i in range(0, m, rows or max(m, 1)):
+            _gemm(
+                address(out[i:]),
+                shape.out_ld,
+                address(start[i:] if shape.start_ld else start),
+                shape.start_ld,
+                address(a[i:]),
+                shape.a_ld,
+                address(b),
+                shape.b_ld,
+                min(rows or m, m - i),
+                shape.n,
+                shape.k,
+                address(scratch),
+                dtype(0),
+            )
+        return out
+
+
+def gemm_transposed(shape, rows=None):
+    """Out = a @ b.T, where ``shape.b`` is that transpose, all at once or ``rows`` at a time."""
+    m, dtype = shape.m, shape.dtype
+    with Memory(dtype) as memory:
+        out = memory.empty(m, shape.out_ld)
+        zeros = memory.copy(np.zeros(max(NV * lanes_of(dtype), shape.columns)))
+        ld_b = whole_vectors(shape.k, dtype) + shape.b_ld - shape.columns
+        a, b = memory.copy(shape.a, shape.a_ld), memory.copy(shape.b.T, ld_b)
+        scratch = memory.empty(PANEL_BYTES // out.itemsize)
+        for i in range(0, m, rows or max(m, 1)):
+            _gemm_transposed(
+                address(out[i:]),
+                shape.out_ld,
+                address(zeros),
+                address(a[i:]),
+                shape.a_ld,
+                address(b),
+                ld_b,
+                min(rows or m, m - i),
+                shape.n,
+                shape.k,
+                address(scratch),
+                dtype(0),
+            )
+        return out
+
+
+FACTOR = -0.3
+
+
+def add_outer_products(shape, rows=None):
+    """W = start + FACTOR · a @ b in place, where ``shape.a`` is given transposed."""
+    m, dtype = shape.m, shape.dtype
+    with Memory(dtype) as memory:
+        w, dz = memory.copy(shape.start, shape.out_ld), memory.copy(shape.b, shape.b_ld)
+        x = memory.copy(shape.a.T, m + 3)
+        w[:, shape.n : shape.columns] = dz[:, shape.n : shape.columns] = 0
+        scratch = memory.empty(PANEL_BYTES // w.itemsize)
+        for i in range(0, m, rows or max(m, 1)):
+            _add_outer_products(
+                address(w[i:]),
+                shape.out_ld,
+                address(x[:, i:]),
+                m + 3,
+                address(dz),
+                shape.b_ld,
+                FACTOR,
+                min(rows or m, m - i),
+                shape.n,
+                shape.k,
+                address(scratch),
+                dtype(0),
+            )
+        np.testing.assert_array_equal(w[:, shape.n : shape.columns], 0)
+        return w
+
+
+def edge_shapes(dtype):
+    """(m, n, k) around every place where a loop ends: pairs of edges, the third of middle size."""
+    L = lanes_of(dtype)
+    ms = [0, 1, 2, MR - 1, MR, MR + 1, 2 * MR - 1, 2 * MR, 3 * MR + 2, 5 * MR]
+    ns = [0, 1, L - 1, L, L + 1, 2 * L - 1, 2 * L, 2 * L + 1, 3 * L, 5 * L + 1]
+    ks = [0, 1, 2, L - 1, L, L + 1, 3 * L + 1, KC - 1, KC, KC + 1, 2 * KC, 2 * KC + 3]
+    shapes = {
+        *itertools.product(ms, ns, (3, KC + 1)),
+        *itertools.product((MR + 1, 5 * MR), ns, ks),
+        *itertools.product(ms, (1, 2 * L + 1), ks),
+    }
+    return sorted(shapes)
+
+
+@each_dtype
+@pytest.mark.parametrize("extra", [0, 3])
+@pytest.mark.parametrize("one_start", [True, False])
+def test_gemm_edges(dtype, extra, one_start):
+    for m, n, k in edge_shapes(dtype):
+        shape = Shape(m, n, k, dtype, extra=extra, one_start=one_start)
+        shape.assert_close(gemm(shape), shape.start)
+
+
+@each_dtype
+@pytest.mark.parametrize("extra", [0, 3])
+def test_gemm_transposed_edges(dtype, extra):
+    for m, n, k in edge_shapes(dtype):
+        if k == 0:  # the outputs of a layer, of which there is at least one
+            continue
+        shape = Shape(m, n, k, dtype, extra=extra)
+        out = gemm_transposed(shape)
+        shape.assert_close(out, np.zeros((1, n)))
+        np.testing.assert_array_equal(out[:, n : shape.columns], 0)
+
+
+@each_dtype
+@pytest.mark.parametrize("extra", [0, 3])
+def test_add_outer_products_edges(dtype, extra):
+    for m, n, k in edge_shapes(dtype):
+        shape = Shape(m, n, k, dtype, extra=extra, one_start=False)
+        shape.assert_close(add_outer_products(shape), shape.start, FACTOR)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(deadline=None, max_examples=100)
+@given(
+    m=st.integers(0, 70),
+    n=st.integers(1, 70),
+    k=st.integers(0, 600),
+    extra=st.integers(0, 9),
+    one_start=st.booleans(),
+)
+def test_any_shape(dtype, m, n, k, extra, one_start):
+    shape = Shape(m, n, k, dtype, extra=extra, one_start=one_start)
+    shape.assert_close(gemm(shape), shape.start)
+    if k > 0:
+        shape.assert_close(gemm_transposed(shape), np.zeros((1, n)))
+
+
+@each_dtype
+@pytest.mark.parametrize("product", [gemm, gemm_transposed, add_outer_products])
+def test_same_bits_however_the_rows_are_split(dtype, product):
+    """What lets any number of threads share the work: a row's sums do not depend on its company."""
+    L = lanes_of(dtype)
+    for m, n, k in [(5 * MR + 3, 2 * L + 1, KC + 7), (3 * MR - 1, 5, 33), (MR, 4 * L, 2 * KC)]:
+        shape = Shape(m, n, k, dtype, one_start=False)
+        together = product(shape)[:, :n]
+        for rows in (1, 2, 3, MR - 1, MR, MR + 1, 2 * MR + 1):
+            assert_same_bits(product(shape, rows)[:, :n], together)
+
+
+@each_dtype
+@pytest.mark.parametrize("product", [gemm, gemm_transposed])
+def test_rows_far_apart_and_many_of_them(dtype, product):
+    """Shapes for which copying the right matrix pays: the way may differ, the bits may not."""
+    page = 4096 // np.dtype(dtype).itemsize
+    shape = Shape(5000, 2 * lanes_of(dtype) + 1, KC + 3, dtype, extra=page)
+    together = product(shape)
+    shape.assert_close(together, shape.start if product is gemm else np.zeros((1, shape.n)))
+    assert_same_bits(product(shape, 100)[:, : shape.n], together[:, : shape.n])
+
+
+@each_dtype
+@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_panel_product(dtype, vectors, transposed):
+    """Both readings of the left matrix: by rows (x @ w) and by columns (x.T @ dz)."""
+    n = vectors * lanes_of(dtype)
+    for m, k in itertools.product((0, 1, 2, MR - 1, MR, MR + 1, 3 * MR + 1), (0, 1, 5, KC + 1)):
+        shape = Shape(m, n, k, dtype, extra=5, one_start=False)
+        with Memory(dtype) as memory:
+            out = memory.copy(shape.start, shape.out_ld)  # the sum goes on in place
+            a = memory.copy(shape.a.T, m + 2) if transposed else memory.copy(shape.a, k + 2)
+            b = memory.copy(shape.b, shape.b_ld)
+            _panel_product(
+                m,
+                vectors,
+                address(out),
+                shape.out_ld,
+                address(out),
+                shape.out_ld,
+                address(a),
+                1 if transposed else k + 2,
+                m + 2 if transposed else 1,
+                address(b),
+                shape.b_ld,
+                k,
+                dtype(0),
+            )
+            shape.assert_close(out, shape.start)
+
+
+@each_dtype
+def test_rows_of_products_fit_into_the_scratch_memory(dtype):
+    """Behind the packed panel: whole tiles, and one at least however long the rows are."""
+    itemsize = np.dtype(dtype).itemsize
+    for ld in (16, 48, 128, 528, 4096, 100_000):
+        rows = _product_rows(ld, 0, dtype(0))
+        assert rows >= MR
+        assert rows % MR == 0
+        assert PANEL_BYTES + rows * ld * itemsize <= kernels.scratch_bytes(ld * itemsize)
+
+
+@each_dtype
+def test_nan_and_infinity_go_where_they_belong(dtype):
+    m, n, k = MR + 1, lanes_of(dtype) + 1, 4
+    shape = Shape(m, n, k, dtype)
+    shape.a[2, 1], shape.b[3, n - 1] = np.nan, np.inf
+    for out in (gemm(shape), gemm_transposed(shape)):
+        assert np.isnan(out[2, :n]).all()
+        others = np.delete(out[:, :n], 2, axis=0)
+        assert np.isfinite(others[:, :-1]).all()
+        assert np.isinf(others[:, -1]).all()
+
+
+@each_dtype
+def test_transpose_block(dtype):
+    L = lanes_of(dtype)
+    a = np.random.default_rng(0).normal(size=(L, L)).astype(dtype)
+    with Memory(dtype) as memory:
+        out, source = memory.empty(L, L + 1), memory.copy(a, L + 2)
+        _transpose_block(address(out), L + 1, address(source), L + 2, dtype(0))
+        np.testing.assert_array_equal(out[:, :L], a.T)
+        assert np.isnan(out[:, L]).all()
