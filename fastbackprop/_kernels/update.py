@@ -121,7 +121,7 @@ def _rmsprop_row(rule, w, square_slot, mean_slot, momentum_slot, g, n):
             mean = load(mean_slot + j)
             mean = mean + (gradient - mean) * (1.0 - rule.alpha)
             store(mean_slot + j, mean)
-            v = v - mean * mean
+            v = larger(fill(v, 0.0), v - mean * mean)  # rounding may take it below 0
         step = gradient / (sqrt(v) + rule.eps)
         if rule.momentum > 0.0:
             step = load(momentum_slot + j) * rule.momentum + step
@@ -167,5 +167,5 @@ def row_square(g, n):
     """Σ g² over one row, in float64 so that a large network's norm keeps its digits."""
     total = 0.0
     for j in range(n):
-        total += float(g[j]) * float(g[j])
+        total += np.float64(g[j]) * np.float64(g[j])
     return total
