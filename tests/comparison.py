@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import reference
+from test_dropout import plain_mask, splitmix64
 
 import fastbackprop as fb
 
@@ -114,49 +115,10 @@ def dropout_masks(net, epoch, step, n):
         if isinstance(layer, fb.Dropout):
             rate = layer.rate
         elif isinstance(layer, fb.Dense):
-            key = _dropout_key(net._state.seed, epoch, step, len(masks))
-            drawn = _uniform_bits(key, n, layer.n_in) < round((1 - rate) * 2**32)
-            masks.append(drawn / (1 - rate) if rate else None)
+            key = 0
+            for word in (net._state.seed, epoch, step, len(masks)):
+                key = splitmix64(key ^ word % 2**64)
+            kept = plain_mask(n, layer.n_in, rate, key)
+            masks.append(kept / (1 - rate) if rate else None)
             rate = 0.0
     return masks
-
-
-_WORD = 2**64 - 1
-
-
-def _mix(x):
-    """SplitMix64's finalizer."""
-    x = (x + 0x9E3779B97F4A7C15) & _WORD
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _WORD
-    return x ^ (x >> 31)
-
-
-def _dropout_key(*numbers):
-    key = 0
-    for number in numbers:
-        key = _mix(key ^ (number & _WORD))
-    return key
-
-
-def _uniform_bits(key, n, width):
-    """32 random bits for each row and column: the first word of Threefry's output."""
-    column, row = np.meshgrid(np.arange(width), np.arange(n))
-    counter = (column.astype(np.uint32), row.astype(np.uint32))
-    return threefry((key & 0xFFFFFFFF, key >> 32), counter)[0]
-
-
-def threefry(key, counter):
-    """Threefry-2x32 with 20 rounds, as in Salmon et al. (2011), on uint32 arrays."""
-    keys = np.array([*key, key[0] ^ key[1] ^ 0x1BD11BDA], np.uint32)
-    x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
-    rotations = (13, 15, 26, 6, 17, 29, 16, 24)
-    for i in range(20):
-        r = rotations[i % 8]
-        x0 = x0 + x1
-        x1 = ((x1 << np.uint32(r)) | (x1 >> np.uint32(32 - r))) ^ x0
-        if i % 4 == 3:
-            j = i // 4 + 1
-            x0 = x0 + keys[j % 3]
-            x1 = x1 + keys[(j + 1) % 3] + np.uint32(j)
-    return x0, x1

@@ -18,7 +18,6 @@ from comparison import (
     make_targets,
     reference_of,
     reference_optimizer,
-    threefry,
 )
 
 import fastbackprop as fb
@@ -498,18 +497,6 @@ def test_divergence_of_a_step():
 
 
 # ------------------------------------------------------------------------------------- dropout
-
-
-def test_threefry_known_answers():
-    # The vectors that the authors' Random123 library is tested with.
-    ones, pi = 0xFFFFFFFF, (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
-    for counter, key, expected in [
-        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
-        ((ones, ones), (ones, ones), (0x1CB996FC, 0xBB002BE7)),
-        (pi[:2], pi[2:], (0xC4923A9C, 0x483DF7A0)),
-    ]:
-        result = threefry(key, tuple(np.array([word], np.uint32) for word in counter))
-        assert tuple(int(word[0]) for word in result) == expected
 
 
 DROPOUT = [
