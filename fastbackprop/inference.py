@@ -10,7 +10,7 @@ from fastbackprop._kernels import codes
 from fastbackprop._kernels.passes import EVALUATION_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
 from fastbackprop.data import Targets, input_fields, refuse_values
-from fastbackprop.execution import EVALUATE, TRAIN, Job, Team, call_thread_count
+from fastbackprop.execution import EVALUATE, TRAIN, Job, Team, call_threads
 from fastbackprop.plan import Array, aligned_zeros
 from fastbackprop.state import State
 
@@ -38,7 +38,7 @@ def _run_over_rows(job: Job, state: State, X: Array, threads: int | None) -> Non
     n = len(X)
     flops = state.plan.flops(n)
     blocks = -(-n // EVALUATION_ROWS)
-    count = min(call_thread_count(threads, flops), blocks)
+    count = min(call_threads(threads, state.plan, n), blocks)
     job.reserve(state.plan, min(n, EVALUATION_ROWS), count, shared=False)
     job.set(first=0, last=n)
     with Team(count, background=flops > _BACKGROUND_FLOPS) as team:
@@ -99,7 +99,7 @@ def gradients(
     job.point(
         gradients=flat, rates=np.zeros(1), row_loss=np.empty(n), row_score=np.empty(n), **sums
     )
-    count = call_thread_count(threads, plan.flops(n))
+    count = call_threads(threads, plan, n)
     job.reserve(plan, n, count, shared=True)
     job.set(batch=n, first=0, last=1, update=codes.STORE)
     if loss is not None:

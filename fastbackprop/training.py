@@ -12,7 +12,7 @@ import numpy as np
 from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, refuse_values
-from fastbackprop.execution import TRAIN, Job, Team, call_thread_count, compiled, thread_count
+from fastbackprop.execution import TRAIN, Job, Team, call_threads, compiled, training_threads
 from fastbackprop.inference import data_job, means
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array
@@ -122,7 +122,7 @@ class Epochs:
         self._batch = min(recipe.batch_size, self._n)
         self._steps = -(-self._n // self._batch)
         step_flops = state.plan.flops(self._batch)
-        threads = thread_count(recipe.threads, step_flops)
+        threads = training_threads(recipe.threads, state.plan, self._batch)
         self.team = Team(threads, background=step_flops * self._steps > _BACKGROUND_FLOPS)
         # A schedule that gives no rate is refused while nothing has changed.
         rates(recipe.optimizer.learning_rate, state.steps_with(recipe.optimizer), self._steps)
@@ -261,7 +261,7 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     sums = {name: np.empty(1) for name in ("step_loss", "step_score", "step_weight")}
     job = training_job(state, data, optimizer, n, sums)
     flops = state.plan.flops(n)
-    threads = call_thread_count(None, flops)
+    threads = call_threads(None, state.plan, n)
     job.reserve(state.plan, n, threads, shared=True)
     job.point(rates=learning_rates)
     job.set(first=0, last=1, steps_before=first, epoch=-1 - first)
