@@ -129,7 +129,7 @@ def _apply_slope(slope, dz, ld_dz, a, z, ld, first, last, n, alpha):
 
 @kernel
 def activation_forward(a, z, ld, first, last, n, code, alpha):
-    """A = f(z) on rows [first, last) of (rows, n), whole vectors; ``a`` may be ``z``.
+    """a = f(z) on rows [first, last) of (rows, n), whole vectors; ``a`` may be ``z``.
 
     Identity is for ``a`` that is ``z``: nothing is copied.
     """
@@ -153,7 +153,7 @@ def activation_forward(a, z, ld, first, last, n, code, alpha):
 
 @kernel
 def activation_backward(dz, ld_dz, a, z, ld, first, last, n, code, alpha):
-    """Dz *= f'(z) on rows [first, last) of (rows, n), whole vectors.
+    """dz *= f'(z) on rows [first, last) of (rows, n), whole vectors.
 
     f' comes from a = f(z) where that is enough; ``z`` may be ``a`` there. Identity and softmax,
     whose derivative is not one factor an output, leave dz as it is.
@@ -178,7 +178,7 @@ def activation_backward(dz, ld_dz, a, z, ld, first, last, n, code, alpha):
 
 @kernel
 def softmax_exponentials(out, z, n):
-    """Out = exp(z - max z) over one row of ``n``, 0 in the padding; returns (max z, Σ out).
+    """out = exp(z - max z) over one row of ``n``, 0 in the padding; returns (max z, Σ out).
 
     Subtracting the maximum leaves the quotient as it is and keeps exp from overflowing.
     """
@@ -198,7 +198,7 @@ def softmax_exponentials(out, z, n):
 
 @kernel
 def softmax_forward(a, z, ld, first, last, n):
-    """A = softmax(z) on rows [first, last) of (rows, n); ``a`` may be ``z``."""
+    """a = softmax(z) on rows [first, last) of (rows, n); ``a`` may be ``z``."""
     for i in range(first, last):
         row = a + i * ld
         _, total = softmax_exponentials(row, z + i * ld, n)

@@ -73,7 +73,7 @@ def random_bits(key, row, column):
 
 @kernel
 def dropout(out, x, ld, first_row, last_row, width, key, keep_below, keep_scale):
-    """Out = x · keep_scale where random < keep_below, else 0; row by row, ``width`` columns.
+    """out = x · keep_scale where random < keep_below, else 0; row by row, ``width`` columns.
 
     out, x : (rows, ld), may be the same. Whole vectors are written, the padding included.
     """

@@ -41,7 +41,7 @@ def panel_vectors(n, j, p):
 
 @kernel
 def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch):
-    """Out = start + a @ b
+    """out = start + a @ b
 
     out   : (m, n)    overwritten, whole vectors of columns
     start : (m, n), or one row for all with ld_start 0; not ``out``
@@ -69,7 +69,7 @@ def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch):
 
 @kernel
 def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
-    """Out = a @ b.T
+    """out = a @ b.T
 
     out : (m, n)    overwritten, whole vectors of columns; the padding is zero
     a   : (m, k)
@@ -93,7 +93,7 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
 
 @kernel
 def add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch):
-    """W += factor · x.T @ dz
+    """w += factor · x.T @ dz
 
     w  : (m, n)    x : (k, m)    dz : (k, n)    rows padded to whole vectors
     """

@@ -95,7 +95,7 @@ def _sum_over_outputs(code, delta, dz, a, t, n, scale):
 
 @kernel
 def _softmax_backward(dz, a, n, mean, scale):
-    """Dz = a · (dz / scale - mean) · scale: the softmax's own Jacobian, for LINEAR only."""
+    """dz = a · (dz / scale - mean) · scale: the softmax's own Jacobian, for LINEAR only."""
     for j in range(0, n, lanes(a)):
         v = load(a + j)
         product = v * (load(dz + j) - mean * scale)

@@ -98,7 +98,7 @@ def _set_ones(x, ld, column, first, last):
 
 @kernel
 def forward(job, work, scratch, step, first, last, logits_only):
-    """Z = x @ w + b and a = f(z), layer by layer, on rows [first, last) of the gathered batch.
+    """z = x @ w + b and a = f(z), layer by layer, on rows [first, last) of the gathered batch.
 
     With ``logits_only`` the output activation is left to the loss that fuses it.
     """
@@ -224,7 +224,7 @@ def _prefetch_rows(job, code, work, place, ld, rows):
 
 @kernel
 def weight_gradients(job, rule, code, work, scratch, n, thread):
-    """Dw = x.T @ dz and db = Σ dz (the row of ones in x.T), some rows at a time.
+    """dw = x.T @ dz and db = Σ dz (the row of ones in x.T), some rows at a time.
 
     Finished rows go to the optimizer while they are in L1, so that the gradient need not exist;
     it is kept where ``code`` is STORE. Plain SGD adds the products to the parameters in registers.

@@ -85,7 +85,7 @@ def _sgd_row(rule, w, g, n):
 
 @kernel
 def _momentum_row(rule, w, slot, g, n):
-    """B = momentum · b + fresh · g; w -= rate · b, or with Nesterov's rate · (g + momentum · b)."""
+    """b = momentum · b + fresh · g; w -= rate · b, or with Nesterov's rate · (g + momentum · b)."""
     for j in range(0, n, lanes(w)):
         gradient, parameters = _gradient(rule, w + j, g + j)
         b = load(slot + j) * rule.momentum + gradient * rule.fresh
@@ -96,7 +96,7 @@ def _momentum_row(rule, w, slot, g, n):
 
 @kernel
 def _adam_row(rule, w, m_slot, v_slot, g, n):
-    """M += (1 - β₁)(g - m); v = β₂ v + (1 - β₂) g²; w -= rate · m̂ / (√v̂ + ε)."""
+    """m += (1 - β₁)(g - m); v = β₂ v + (1 - β₂) g²; w -= rate · m̂ / (√v̂ + ε)."""
     for j in range(0, n, lanes(w)):
         gradient, parameters = _gradient(rule, w + j, g + j)
         m = load(m_slot + j)
@@ -112,7 +112,7 @@ def _adam_row(rule, w, m_slot, v_slot, g, n):
 
 @kernel
 def _rmsprop_row(rule, w, square_slot, mean_slot, momentum_slot, g, n):
-    """V = α v + (1 - α) g²; w -= rate · g / (√(v [- mean²]) + ε), or a momentum of that."""
+    """v = α v + (1 - α) g²; w -= rate · g / (√(v [- mean²]) + ε), or a momentum of that."""
     for j in range(0, n, lanes(w)):
         gradient, parameters = _gradient(rule, w + j, g + j)
         v = load(square_slot + j) * rule.alpha + gradient * gradient * (1.0 - rule.alpha)
