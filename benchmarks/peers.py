@@ -253,6 +253,11 @@ def cpu_model() -> str:
     return platform.processor() or "unknown processor"
 
 
+# Seconds before each turn. The thread pools of OpenMP and oneDNN go on spinning for a fifth of a
+# second after their work, on cores that the next peer needs.
+PAUSE = 0.5
+
+
 def race(job: Job, peers: list[Peer], orders: list[np.ndarray]) -> list[Result]:
     """Train every peer on every order, taking turns."""
     for peer in peers:
@@ -262,6 +267,7 @@ def race(job: Job, peers: list[Peer], orders: list[np.ndarray]) -> list[Result]:
     losses: list[list[float]] = [[] for _ in peers]
     for order in orders:
         for i, (peer, n) in enumerate(zip(peers, n_trained, strict=True)):
+            time.sleep(PAUSE)
             start = time.perf_counter()
             losses[i].append(peer.epoch(order[:n]))
             seconds[i].append((time.perf_counter() - start) * job.n / n)
