@@ -121,6 +121,16 @@ def test_large_values_that_overflow_a_sum_are_fine():
     assert not single.predict(np.full((3, 4), 3e38)).any()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("optimizer", [fb.Adam(), fb.Adam(0.1), fb.SGD(0.1)], ids=str)
+def test_a_bad_row_in_a_late_batch_undoes_the_steps_before(optimizer, threads):
+    net = make_network()  # whose state is that of Adam()
+    options = {"batch_size": 2, "shuffle": False, "optimizer": optimizer, "threads": threads}
+    bad = replaced(X, (5, 1), np.nan)
+    assert_refused(net, ValueError, r"nan at \[5, 1\]", "fit", bad, LABELS, **options)
+    assert_refused(net, ValueError, r"nan at \[5, 1\]", "train_step", bad, LABELS, optimizer)
+
+
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
