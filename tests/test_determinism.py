@@ -130,12 +130,20 @@ def strided(array):
     return view
 
 
+def packed(array):
+    """A field of packed records: elements at distances that are no multiple of their size."""
+    records = np.zeros(array.shape, np.dtype([("flag", "u1"), ("value", array.dtype)]))
+    records["value"] = array
+    return records["value"]
+
+
 LAYOUTS = {
     "C order": np.ascontiguousarray,
     "Fortran order": np.asfortranarray,
     "reversed": lambda array: array[::-1, ::-1].copy()[::-1, ::-1],
     "strided": strided,
     "unaligned": unaligned,
+    "packed records": packed,
     "read-only": lambda array: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape),
     "list": np.ndarray.tolist,
 }

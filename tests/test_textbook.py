@@ -127,8 +127,8 @@ class TestFullSet:
         except FileNotFoundError as error:
             pytest.skip(str(error))
 
-    # Medians: with some first weights an output saturates for good, in the NumPy loop as well
-    # (from those of seed 3 it ends at 8596).
+    # At the small rate a median: with some first weights an output stays saturated for long, in the
+    # NumPy loop as well.
 
     def test_usual_learning_rate(self, capsys):
         runs = [run(capsys, "--seed", str(seed)) for seed in range(3)]
