@@ -1,4 +1,4 @@
-"""All tests of kernels once more with each width of SIMD vectors that is not this machine's own."""
+"""Tests of kernels and networks once more, with each SIMD width that is not this machine's own."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from fastbackprop._kernels.jit import VECTOR_BITS
 
 TESTS = Path(__file__).parent
-KERNEL_TESTS = [
+FILES = [
     "test_simd.py",
     "test_simd_memory.py",
     "test_vmath.py",
@@ -21,6 +21,7 @@ KERNEL_TESTS = [
     "test_update.py",
     "test_dropout.py",
     "test_team.py",
+    "test_network.py",
 ]
 
 
@@ -45,9 +46,9 @@ def run(*arguments, width):
 
 @pytest.mark.skipif("FASTBACKPROP_SIMD" in os.environ, reason="one width was asked for")
 @pytest.mark.parametrize("width", [bits for bits in (128, 256, 512) if bits != VECTOR_BITS])
-def test_kernels_with_vectors_of(width):
-    files = [str(TESTS / name) for name in KERNEL_TESTS]
-    # A test that trains would compile whole entry points for one question that has no width.
+def test_everything_with_vectors_of(width):
+    files = [str(TESTS / name) for name in FILES]
+    # One test of that name trains: its question has no width, and the compiling takes long.
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not test_training"]
     result = run("-m", "pytest", *options, *files, width=str(width))
     assert result.returncode == 0, "\n".join([result.stdout[-5000:], result.stderr[-2000:]])
