@@ -58,7 +58,8 @@ _LAYER_BYTES = LAYER.itemsize
 # weight often while it is in a register or in L1, few enough that their activations stay in L2.
 EVALUATION_ROWS = 64
 
-# Batches from which the products of a tile take long enough to hide loads from L3.
+# Batches from which the products of a tile take long enough to hide loads from L3. With and
+# without these prefetches a step of 784-512-512-10 took the same within the noise of the machine.
 _PREFETCH_ROWS = 32
 
 

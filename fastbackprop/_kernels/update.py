@@ -104,7 +104,7 @@ def _adam_row(rule, w, m_slot, v_slot, g, n):
         v = fma(gradient * gradient, fill(m, 1.0 - rule.beta2), load(v_slot + j) * rule.beta2)
         store(m_slot + j, m)
         store(v_slot + j, v)
-        # A division and a root would take a third of a step of 784-128-10. √0 is 0 · 1/√tiny.
+        # A division and a root take over 30 cycles a vector, these 10. √0 is 0 · 1/√tiny.
         root = v * inverse_root(larger(v, smallest_normal(v)))
         over = inverse(fma(root, fill(m, rule.root_scale), fill(m, rule.eps)))
         store(w + j, fma(m * -rule.adam_rate, over, parameters * rule.keep))
