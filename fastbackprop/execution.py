@@ -126,6 +126,22 @@ class Job:
         """Elements from one row of the gathered inputs to the next."""
         return int(self._alive["layers"][0]["ld_x"])
 
+    def stage_views(self, plan: Plan, rows: int) -> list[tuple[Array, Array, Array, Array]]:
+        """The (x, z, a, dz) of each stage in the workspace, for the first ``rows`` rows."""
+        table, work = self._alive["layers"], self._alive["work"]
+
+        def view(offset: int, ld: int, columns: int) -> Array:
+            return work[offset : offset + rows * ld].reshape(rows, ld)[:, :columns]
+
+        views: list[tuple[Array, Array, Array, Array]] = []
+        for stage, record in zip(plan.stages, table, strict=True):
+            n_in, n_out = stage.dense.n_in, stage.dense.n_out
+            dropped = not views or (self._record["training"][0] and stage.dropout > 0.0)
+            x = view(record["x"], record["ld_x"], n_in) if dropped else views[-1][2]
+            z, a = (view(record[name], record["ld_a"], n_out) for name in ("z", "a"))
+            views.append((x, z, a, view(record["dz"], record["ld_dz"], n_out)))
+        return views
+
     @property
     def steps_done(self) -> int:
         """Whole steps that the last call completed."""

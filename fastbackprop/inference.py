@@ -6,16 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastbackprop._kernels import codes
 from fastbackprop._kernels.passes import EVALUATION_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
-from fastbackprop.data import Targets, input_fields, refuse_values
-from fastbackprop.execution import EVALUATE, TRAIN, Job, Team, call_threads
-from fastbackprop.plan import Array, aligned_zeros
+from fastbackprop.data import Targets, TrainingData, input_fields, refuse_values
+from fastbackprop.execution import EVALUATE, Job, Team, call_threads
+from fastbackprop.plan import Array
+from fastbackprop.probe import BACKGROUND_FLOPS, Probe, data_job
 from fastbackprop.state import State
-
-# Work of a call that must not keep Ctrl-C waiting: a tenth of a second at a modest rate.
-_BACKGROUND_FLOPS = 2_000_000_000
 
 
 class Means(NamedTuple):
@@ -41,7 +38,7 @@ def _run_over_rows(job: Job, state: State, X: Array, threads: int | None) -> Non
     count = min(call_threads(threads, state.plan, n), blocks)
     job.reserve(state.plan, min(n, EVALUATION_ROWS), count, shared=False)
     job.set(first=0, last=n)
-    with Team(count, background=flops > _BACKGROUND_FLOPS) as team:
+    with Team(count, background=flops > BACKGROUND_FLOPS) as team:
         team.run(EVALUATE, job)
     if job.met_bad_row:
         refuse_values(X, state.plan.dtype)
@@ -57,11 +54,10 @@ def outputs(state: State, X: Array, threads: int | None = None) -> Array:
     return result
 
 
-def means(
-    state: State, X: Array, targets: Targets, weights: Array | None, threads: int | None = None
-) -> Means:
+def means(state: State, data: TrainingData, threads: int | None = None) -> Means:
     """The weighted mean loss, and the fraction classified rightly where there are classes."""
-    job = data_job(state, X, targets, weights)
+    X, targets, weights = data
+    job = data_job(state, data)
     row_loss, row_score = np.empty(len(X)), np.empty(len(X))
     job.point(row_loss=row_loss, row_score=row_score)
     _run_over_rows(job, state, X, threads)
@@ -70,19 +66,9 @@ def means(
     return Means(float(row_loss.sum() / total), score)
 
 
-def data_job(state: State, X: Array, targets: Targets, weights: Array | None) -> Job:
-    """A job on the network's parameters and this data."""
-    job = Job(state.plan, state.params)
-    job.point(x=X, labels=targets.labels, targets=targets.values, weights=weights)
-    job.set(score=targets.score, seed=state.seed, **input_fields(X))
-    return job
-
-
 def gradients(
     state: State,
-    X: Array,
-    targets: Targets,
-    weights: Array | None,
+    data: TrainingData,
     *,
     inputs: bool = False,
     threads: int | None = None,
@@ -92,31 +78,10 @@ def gradients(
 
     ``loss`` replaces the network's loss by another of the kernels' codes.
     """
-    plan, n = state.plan, len(X)
-    job = data_job(state, X, targets, weights)
-    flat = plan.zeros()
-    sums = {name: np.empty(1) for name in ("step_loss", "step_score", "step_weight")}
-    job.point(
-        gradients=flat, rates=np.zeros(1), row_loss=np.empty(n), row_score=np.empty(n), **sums
-    )
-    count = call_threads(threads, plan, n)
-    job.reserve(plan, n, count, shared=True)
-    job.set(batch=n, first=0, last=1, update=codes.STORE)
-    if loss is not None:
-        job.set(loss=loss)
-    padded = None
-    if inputs:
-        padded = aligned_zeros(n * job.input_stride, plan.dtype).reshape(n, job.input_stride)
-        job.point(input_gradients=padded)
-    with Team(count, background=plan.flops(n) > _BACKGROUND_FLOPS) as team:
-        team.run(TRAIN, job)
-    if job.met_bad_row:
-        refuse_values(X, plan.dtype)
-    total = sums["step_weight"][0]
-    mean = float(sums["step_loss"][0] / total) if total else 0.0
-    # The kernel differentiates with respect to the rescaled input.
-    dx = None if padded is None else padded[:, : plan.n_in] * plan.dtype.type(plan.rescaling.scale)
-    return Gradients(mean, flat, dx)
+    probe = Probe(state, data, inputs=inputs, threads=threads, loss=loss)
+    mean = probe.differentiate()
+    dx = probe.input_gradients if inputs else None
+    return Gradients(mean, probe.parameter_gradients, dx)
 
 
 def jacobian(state: State, x: Array) -> Array:
@@ -125,6 +90,6 @@ def jacobian(state: State, x: Array) -> Array:
     rows = np.broadcast_to(x, (n_out, x.size))
     each_output = Targets(None, np.eye(n_out, dtype=state.plan.dtype), SCORE_NONE)
     # The batch's mean divides by its rows; the weights of each row make that a factor of 1.
-    result = gradients(state, rows, each_output, None, inputs=True, loss=LINEAR)
+    result = gradients(state, TrainingData(rows, each_output, None), inputs=True, loss=LINEAR)
     dx: Any = result.inputs
     return dx * n_out

@@ -356,14 +356,14 @@ class Network:
         TypeError, ValueError
             If an argument is not as described.
         """
-        result = inference.means(self._state, *self._data(X, y, sample_weight))
+        result = inference.means(self._state, self._data(X, y, sample_weight))
         if result.score is None:
             return {"loss": result.loss}
         return {"loss": result.loss, "accuracy": result.score}
 
     def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The mean loss, without dropout; the arguments are those of `evaluate`."""
-        return inference.means(self._state, *self._data(X, y, sample_weight)).loss
+        return inference.means(self._state, self._data(X, y, sample_weight)).loss
 
     def loss_and_gradients(
         self, X: Any, y: Any, sample_weight: Any = None
@@ -394,7 +394,7 @@ class Network:
         >>> [(dw.shape, db.shape) for dw, db in gradients]
         [((2, 3), (3,)), ((3, 1), (1,))]
         """
-        result = inference.gradients(self._state, *self._data(X, y, sample_weight))
+        result = inference.gradients(self._state, self._data(X, y, sample_weight))
         plan = self._state.plan
         pairs = zip(plan.weights(result.parameters), plan.biases(result.parameters), strict=True)
         return result.loss, list(pairs)
@@ -402,7 +402,7 @@ class Network:
     def input_gradient(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
         """The gradient of the mean loss with respect to X, (n, n_in)."""
         data = self._data(X, y, sample_weight)
-        result = inference.gradients(self._state, *data, inputs=True).inputs
+        result = inference.gradients(self._state, data, inputs=True).inputs
         assert result is not None
         return result
 

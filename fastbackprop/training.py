@@ -13,9 +13,10 @@ from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, refuse_values
 from fastbackprop.execution import TRAIN, Job, Team, call_threads, compiled, training_threads
-from fastbackprop.inference import data_job, means
+from fastbackprop.inference import means
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array
+from fastbackprop.probe import data_job
 from fastbackprop.schedules import rates
 from fastbackprop.state import Former, State
 
@@ -211,7 +212,7 @@ def training_job(
     sums: Mapping[str, Array],
 ) -> Job:
     """A job that takes steps of ``optimizer``."""
-    job = data_job(state, data.X, data.targets, data.weights)
+    job = data_job(state, data)
     job.point(row_loss=np.empty(batch), row_score=np.empty(batch), **sums, **state.slot_arrays())
     job.set(batch=batch, training=1, update=optimizer.code, **optimizer.hyperparameters())
     if optimizer.clip_norm is not None:
@@ -238,7 +239,7 @@ def fit(
                 callback.on_epoch_begin(net, number)
             logs = epochs.run()
             if validation is not None:
-                result = means(state, *validation, threads=recipe.threads)
+                result = means(state, validation, threads=recipe.threads)
                 logs["val_loss"] = result.loss
                 if result.score is not None:
                     logs["val_accuracy"] = result.score

@@ -43,6 +43,7 @@ LAYOUT = [
     "execution",
     "data",
     "callbacks",
+    "probe",
     "inference",
     "training",
     "storage",

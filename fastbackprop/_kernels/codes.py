@@ -24,7 +24,8 @@ HUBER = 3
 CROSS_ENTROPY = 4
 BINARY_CROSS_ENTROPY = 5
 
-# What becomes of a finished gradient.
+# What becomes of a gradient: there is none, it is kept, or an optimizer takes it.
+NONE = -1
 STORE = 0
 SGD = 1
 MOMENTUM = 2

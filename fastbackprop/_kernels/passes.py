@@ -23,6 +23,7 @@ from fastbackprop._kernels.codes import (
     ADAM,
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
+    NONE,
     SOFTMAX,
     STORE,
 )
@@ -405,15 +406,18 @@ def train(job_address, thread, like):
         gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, first, last, begin)
         forward(job, work, scratch, step, first, last, _is_fused(job.loss))
         losses(job, work, first, last, begin, total_weight, 0)
-        backward(job, work, scratch, step, first, last)
+        if job.update != NONE:
+            backward(job, work, scratch, step, first, last)
         arrivals = barrier(job.barrier, job.threads, arrivals)
         if atomic_load(stop + 3) != 0:
             break
 
         if thread == 0:
             _sum_step(job, step, n, total_weight)
-        rule = rule_of(job, step, 0.0)
-        weight_gradients(job, rule, STORE if clipping else job.update, work, scratch, n, thread)
+        if job.update != NONE:
+            rule = rule_of(job, step, 0.0)
+            code = STORE if clipping else job.update
+            weight_gradients(job, rule, code, work, scratch, n, thread)
         if clipping:
             _row_norms(job, work, thread)
             arrivals = barrier(job.barrier, job.threads, arrivals)
