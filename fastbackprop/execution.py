@@ -34,29 +34,61 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _fastest(flops: float, shared: float, fixed: float) -> int:
+def _fastest(seconds: Callable[[int], float]) -> int:
     """The number of threads for which a model of the time is least."""
-
-    def seconds(threads: int) -> float:
-        arithmetic = flops / _FLOPS_A_SECOND / threads
-        return arithmetic + (fixed + 2 * shared * (1 - 1 / threads) if threads > 1 else 0.0)
-
     return min(range(1, available_threads() + 1), key=seconds)
+
+
+def _seconds_by_rows(plan: Plan, threads: int) -> float:
+    """What a team loses in a step that it divides by rows: weights travel."""
+    travel = 2 * (1 - 1 / threads) * plan.size * plan.dtype.itemsize
+    return travel * _SECONDS_A_BYTE + 2 * _SECONDS_A_BARRIER
+
+
+def _seconds_by_inputs(plan: Plan, rows: int, threads: int) -> float:
+    """What a team loses in a step that it divides by inputs: outputs and their gradients travel.
+
+    Weights do too, where more threads than two multiply with each half, or a sum is not split.
+    """
+    travel = 0.0
+    for stage in plan.stages:
+        travel += 2 * (1 - 1 / threads) * rows * stage.ld
+        if stage.middle == stage.dense.n_in:
+            travel += 2 * (1 - 1 / threads) * stage.rows * stage.ld
+        elif threads > 2:
+            travel += (1 - 2 / threads) * stage.rows * stage.ld
+    barriers = 3 * len(plan.stages)
+    return travel * plan.dtype.itemsize * _SECONDS_A_BYTE + barriers * _SECONDS_A_BARRIER
+
+
+def divides_by_inputs(plan: Plan, rows: int, threads: int) -> bool:
+    """Whether a team divides steps of ``rows`` rows by the inputs of the layers, not by rows."""
+    if threads == 1:
+        return False
+    return _seconds_by_inputs(plan, rows, threads) < _seconds_by_rows(plan, threads)
 
 
 def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
     """Threads for a team that takes steps of ``rows`` rows: as asked, else the fastest number."""
     if requested is not None:
         return requested
-    shared = plan.size * plan.dtype.itemsize * _SECONDS_A_BYTE
-    return _fastest(plan.flops(rows), shared, 2 * _SECONDS_A_BARRIER)
+
+    def seconds(threads: int) -> float:
+        arithmetic = plan.flops(rows) / _FLOPS_A_SECOND / threads
+        if threads == 1:
+            return arithmetic
+        lost = min(_seconds_by_inputs(plan, rows, threads), _seconds_by_rows(plan, threads))
+        return arithmetic + lost
+
+    return _fastest(seconds)
 
 
 def call_threads(requested: int | None, plan: Plan, rows: int) -> int:
     """Threads for a team that is started for one call on ``rows`` rows."""
     if requested is not None:
         return requested
-    return _fastest(plan.flops(rows), 0.0, _SECONDS_A_START)
+    seconds = plan.flops(rows) / _FLOPS_A_SECOND
+    return _fastest(lambda threads: seconds / threads + _SECONDS_A_START * (threads > 1))
 
 
 class Job:

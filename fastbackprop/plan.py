@@ -21,6 +21,9 @@ _LINE = 64
 # Rows this many bytes apart fall on the same places of the L1 cache.
 _ALIASING = 2048
 
+# Layers with as many inputs make their sums in two halves, which two threads can share.
+_SPLIT_INPUTS = 256
+
 Array = npt.NDArray[Any]
 
 
@@ -54,10 +57,19 @@ class Stage:
     offset: int  # of its first weight in the flat parameters, in elements
     ld: int  # elements from one row of its weights to the next
 
+    line: int  # elements in a cache line
+
     @property
     def rows(self) -> int:
         """Rows of parameters: the weights, and the bias as one more."""
         return self.dense.n_in + self.dense.bias
+
+    @property
+    def middle(self) -> int:
+        """Inputs of the first half of each sum, where it is made in two; else all of them."""
+        if self.dense.n_in < _SPLIT_INPUTS:
+            return self.dense.n_in
+        return -(-(self.dense.n_in + 1) // self.line) // 2 * self.line
 
 
 class Plan:
@@ -96,7 +108,8 @@ class Plan:
                 if i == len(layers) - 1:
                     activation = output_activation or activation or loss.default_output(None)
                 ld = leading_dimension(layer.n_out, dtype)
-                stage = Stage(layer, activation or Activation("identity"), dropout, size, ld)
+                line = _LINE // dtype.itemsize
+                stage = Stage(layer, activation or Activation("identity"), dropout, size, ld, line)
                 self.stages.append(stage)
                 size += stage.rows * ld
                 dropout = 0.0
@@ -208,6 +221,9 @@ class Plan:
             else:
                 record["ld_x"] = leading_dimension(dense.n_in + 1, self.dtype)
             record["a"], record["ld_a"] = reserve(dense.n_out + 1)
+            record["middle"] = stage.middle
+            if stage.middle < dense.n_in:
+                record["part"], _ = reserve(dense.n_out + 1)
             record["z"] = record["a"]
             if stage.activation.needs_preactivation:
                 record["z"], _ = reserve(dense.n_out + 1)

@@ -12,7 +12,15 @@ import numpy as np
 from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, refuse_values
-from fastbackprop.execution import TRAIN, Job, Team, call_threads, compiled, training_threads
+from fastbackprop.execution import (
+    TRAIN,
+    Job,
+    Team,
+    call_threads,
+    compiled,
+    divides_by_inputs,
+    training_threads,
+)
 from fastbackprop.inference import means
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array
@@ -135,6 +143,7 @@ class Epochs:
         }
         self._job = training_job(state, data, recipe.optimizer, self._batch, self._sums)
         self._job.reserve(state.plan, self._batch, threads, shared=True)
+        self._job.set(by_inputs=divides_by_inputs(state.plan, self._batch, threads))
         self._good = np.empty_like(state.params)
         compiled(TRAIN, state.plan.dtype)  # so that the first epoch's seconds are those of training
 

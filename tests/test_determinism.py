@@ -112,6 +112,49 @@ def test_layers_wide_enough_to_be_blocked_and_packed(dtype):
         assert_same(result, results[0])
 
 
+WIDE = [
+    fb.Dropout(0.1),
+    fb.Dense(300, 270, "gelu"),
+    fb.Dropout(0.5),
+    fb.Dense(270, 33, "relu", bias=False),
+    fb.Dense(33, 400, "tanh"),
+    fb.Dense(400, 5),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_both_ways_to_divide_a_step(monkeypatch, optimizer, dtype):
+    """By rows of the batch or by inputs of the layers, whose sums are made in two halves."""
+    X = np.random.default_rng(2).random((50, 300))
+    results = []
+    for threads, by_inputs in [(1, False)] + [(t, b) for t in (2, 3, 5) for b in (False, True)]:
+        monkeypatch.setattr(
+            "fastbackprop.training.divides_by_inputs", lambda *_, choice=by_inputs: choice
+        )
+        net = fb.Network(WIDE, loss="cross_entropy", random_state=0, dtype=dtype)
+        net.fit(X, np.arange(50) % 5, 2, 32, optimizer, threads=threads, verbose=0)
+        results.append((bits(net), net.history["loss"]))
+    for result in results[1:]:
+        assert_same(result, results[0])
+
+
+@pytest.mark.parametrize("layers", [[300, 4], [20, 4], [300, 270, 4]])
+def test_a_bad_row_stops_both_ways_before_the_step(monkeypatch, layers):
+    X = np.random.default_rng(2).random((64, layers[0]))
+    X[40, -1] = np.nan
+    for by_inputs in (False, True):
+        monkeypatch.setattr(
+            "fastbackprop.training.divides_by_inputs", lambda *_, choice=by_inputs: choice
+        )
+        for threads in (2, 3):
+            net = fb.Network(layers, random_state=0)
+            before = bits(net)
+            with pytest.raises(ValueError, match=r"X contains nan at \[40, "):
+                net.fit(X, np.zeros(64, int), 1, 16, threads=threads, verbose=0)
+            np.testing.assert_array_equal(bits(net), before)
+
+
 # ------------------------------------------------------------------------------- the same data
 
 

@@ -24,9 +24,9 @@ def _key(seed, epoch, step, layer):
 
 
 @jit
-def _dropout(out, x, ld, first, last, width, key, keep_below, keep_scale, like):
+def _dropout(out, x, ld, first, last, left, right, key, keep_below, keep_scale, like):
     out, x = pointer(out, like), pointer(x, like)
-    kernels.dropout(out, x, ld, first, last, width, key, keep_below, keep_scale)
+    kernels.dropout(out, x, ld, first, last, left, right, key, keep_below, keep_scale)
 
 
 def threefry(key, counter):
@@ -115,26 +115,29 @@ KEY = 0x0123456789ABCDEF
 
 
 def dropout(x, rate, *, key=KEY, splits=(), in_place=False):
-    """The kernel on a matrix, its rows shared among calls that end at ``splits``."""
+    """The kernel on a matrix: its rows shared among calls that end at ``splits``, in two halves."""
     (n, width), dtype = x.shape, x.dtype.type
     ld = whole_vectors(width, dtype)
     with Memory(dtype) as memory:
         source = memory.copy(x, ld)
         source[:, width:] = 0
         out = source if in_place else memory.empty(n, ld)
+        middle = width // 2 // lanes_of(dtype) * lanes_of(dtype)
         for first, last in zip((0, *splits), (*splits, n), strict=True):
-            _dropout(
-                address(out),
-                address(source),
-                ld,
-                first,
-                last,
-                width,
-                np.uint64(key),
-                round((1 - rate) * 2**32),
-                1 / (1 - rate) if rate < 1 else 0.0,
-                dtype(0),
-            )
+            for left, right in ((middle, width), (0, middle)):
+                _dropout(
+                    address(out),
+                    address(source),
+                    ld,
+                    first,
+                    last,
+                    left,
+                    right,
+                    np.uint64(key),
+                    round((1 - rate) * 2**32),
+                    1 / (1 - rate) if rate < 1 else 0.0,
+                    dtype(0),
+                )
         return out[:, :width].copy()
 
 

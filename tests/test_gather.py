@@ -16,8 +16,9 @@ SOURCE_TYPES = [type(element) for element in ELEMENT_TYPES]
 
 
 @jit
-def _gather_rows(out, ld_out, n_in, job, first, last, begin, like):
-    return kernels.gather_rows(pointer(out, like), ld_out, n_in, job_at(job), first, last, begin)
+def _gather_rows(out, ld_out, left, right, job, first, last, begin, like):
+    out = pointer(out, like)
+    return kernels.gather_rows(out, ld_out, left, right, job_at(job), first, last, begin)
 
 
 @jit
@@ -26,7 +27,7 @@ def _gather_targets(out, ld_out, n_out, job, first, last, begin, like):
 
 
 def gather(x, dtype, *, order=None, scale=1.0, offset=0.0, begin=0, n=None):
-    """Rows begin, begin + 1, ... of ``x`` in their order, (n, n_in), and the column of ones."""
+    """Rows begin, begin + 1, ... of ``x`` in their order, (n, n_in)."""
     job = np.zeros(1, JOB)
     job["x"] = x.__array_interface__["data"][0]
     job["x_kind"] = SOURCE_TYPES.index(x.dtype.type)
@@ -36,17 +37,23 @@ def gather(x, dtype, *, order=None, scale=1.0, offset=0.0, begin=0, n=None):
     n_in = x.shape[1]
     n = len(x) - begin if n is None else n
     ld = whole_vectors(n_in + 1, dtype)
+    middle = n_in // 2 // lanes_of(dtype) * lanes_of(dtype)
     with Memory(dtype) as memory:
-        out = memory.empty(n + 1, ld)
-        # In two calls, as two threads would.
-        for first, last in ((0, n // 3), (n // 3, n)):
-            finite = _gather_rows(
-                address(out), ld, n_in, address(job), first, last, begin, dtype(0)
-            )
-            assert finite == np.isfinite(out[first:last, :n_in]).all()
-        assert np.isnan(out[n]).all(), "written beyond the last row"
-        np.testing.assert_array_equal(out[:n, n_in], 1)
-        return out[:n, :n_in]
+        # In several calls, as threads that share its rows or its columns would.
+        by_rows = [(0, n // 3, 0, n_in), (n // 3, n, 0, n_in)]
+        by_columns = [(0, n, middle, n_in), (0, n, 0, middle)]
+        results = []
+        for parts in (by_rows, by_columns):
+            out = memory.empty(n + 1, ld)
+            for first, last, left, right in parts:
+                finite = _gather_rows(
+                    address(out), ld, left, right, address(job), first, last, begin, dtype(0)
+                )
+                assert finite == np.isfinite(out[first:last, left:right]).all()
+            assert np.isnan(out[n]).all(), "written beyond the last row"
+            results.append(out[:n, :n_in])
+        assert_same_bits(*results)
+        return results[0]
 
 
 def any_values(source_type, shape, seed=0):

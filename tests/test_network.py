@@ -151,6 +151,7 @@ def architectures():
     batches = itertools.cycle((1, 5, 8, 17, 64, 70))
     for depth, bias in itertools.product((1, 2, 3, 4), (True, False)):
         yield [next(sizes) for _ in range(depth + 1)], bias, next(batches)
+    yield [257, 300, 5], True, 9  # sums that are made in two halves
 
 
 def build(sizes, activation, loss, bias, dtype, seed):

@@ -29,6 +29,7 @@ LAYOUT = [
     "_kernels.loss",
     "_kernels.update",
     "_kernels.team",
+    "_kernels.dense",
     "_kernels.passes",
     "errors",
     "specs",

@@ -72,16 +72,17 @@ def random_bits(key, row, column):
 
 
 @kernel
-def dropout(out, x, ld, first_row, last_row, width, key, keep_below, keep_scale):
-    """out = x · keep_scale where random < keep_below, else 0; row by row, ``width`` columns.
+def dropout(out, x, ld, first, last, left, right, key, keep_below, keep_scale):
+    """out = x · keep_scale where random < keep_below, else 0.
 
-    out, x : (rows, ld), may be the same. Whole vectors are written, the padding included.
+    out, x : (rows, ld), may be the same. Rows [first, last), columns [left, right) from the start
+    of a vector; whole vectors are written, the padding included.
     """
     if keep_below >= _ALL:
         return
     limit = np.uint32(keep_below)
-    for row in range(first_row, last_row):
-        for j in range(0, width, lanes(x)):
+    for row in range(first, last):
+        for j in range(left, right, lanes(x)):
             v = load(x + (row * ld + j))
             bits = random_bits(key, row, lane_index(v) + np.uint32(j))
             store(out + (row * ld + j), select(bits < limit, v * keep_scale, 0.0))

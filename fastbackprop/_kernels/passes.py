@@ -1,9 +1,15 @@
 """Forward, backward and update over a table of layers: the two kernels that Python calls.
 
-``train`` runs steps of an epoch in a team of threads. Each thread takes its own rows of the batch
-through the network and back; after a barrier each takes its own rows of every weight matrix
-through the gradient and the optimizer; after another the next step begins. No sum is ever split
-between threads, so any number of them gives the same bits.
+``train`` runs steps of an epoch in a team of threads, which divide the work of a step in one of two
+ways. No sum is ever split between threads, so both ways and any number of them give the same bits.
+
+By rows of the batch: each thread takes its own through the network and back, and after a barrier
+its own rows of every weight matrix through the gradient and the optimizer. Weights that one thread
+changed travel to the others in each step, activations hardly do: for many rows and few weights.
+
+By inputs of the layers: each thread keeps to its own rows of every weight matrix, forward, backward
+and in the update, so that they stay in its cache, and activations travel: for many weights and few
+rows. Between layers there is a barrier, since each output needs the products of all threads.
 
 ``evaluate`` takes any number of rows through the network only, a block at a time.
 """
@@ -14,134 +20,112 @@ import math
 
 import numpy as np
 
-from fastbackprop._kernels.activation import (
-    activation_backward,
-    activation_forward,
-    softmax_forward,
+from fastbackprop._kernels.codes import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, NONE, STORE
+from fastbackprop._kernels.dense import (
+    finish_input,
+    finish_output,
+    input_backward,
+    is_split,
+    layer_of,
+    own_inputs,
+    product_forward,
+    weight_gradients,
 )
-from fastbackprop._kernels.codes import (
-    ADAM,
-    BINARY_CROSS_ENTROPY,
-    CROSS_ENTROPY,
-    NONE,
-    SOFTMAX,
-    STORE,
-)
-from fastbackprop._kernels.dropout import dropout, dropout_key
 from fastbackprop._kernels.gather import gather_rows, gather_targets
-from fastbackprop._kernels.gemm import (
-    PANEL_BYTES,
-    add_outer_products,
-    gemm,
-    gemm_transposed,
-    panel_vectors,
-    product_rows,
-)
 from fastbackprop._kernels.jit import entry_point, kernel
 from fastbackprop._kernels.loss import loss_and_delta
-from fastbackprop._kernels.micro import MR, NV, panel_product
-from fastbackprop._kernels.records import LAYER, job_at, layer_at
+from fastbackprop._kernels.records import job_at
 from fastbackprop._kernels.simd import (
     atomic_load,
     flush_subnormals,
-    itemsize,
-    lanes,
     pointer,
-    prefetch,
     restore_subnormals,
 )
 from fastbackprop._kernels.team import barrier, share
-from fastbackprop._kernels.update import is_plain, row_square, rule_of, store_rows, update_rows
-
-_LAYER_BYTES = LAYER.itemsize
+from fastbackprop._kernels.update import row_square, rule_of, update_rows
 
 # Rows that a thread takes through the network at a time when it only evaluates: enough to use each
 # weight often while it is in a register or in L1, few enough that their activations stay in L2.
 EVALUATION_ROWS = 64
 
-# Batches from which the products of a tile take long enough to hide loads from L3. With and
-# without these prefetches a step of 784-512-512-10 took the same within the noise of the machine.
-_PREFETCH_ROWS = 32
+
+@kernel
+def _gather(job, work, step, first, last, begin, left, right):
+    """Columns [left, right) of the batch, the last of which is one of ones; are all finite?"""
+    head = layer_of(job, 0)
+    width = min(right, head.n_in)
+    finite = gather_rows(work + head.x, head.ld_x, left, width, job, first, last, begin)
+    finish_input(job, 0, work, step, first, last, left, right)
+    return finite
 
 
 @kernel
-def _layer(job, index):
-    return layer_at(job.layers + index * _LAYER_BYTES)
-
-
-@kernel
-def _drops_input(job, layer):
-    return job.training != 0 and layer.keep_scale != 1.0
-
-
-@kernel
-def _input(job, index, work):
-    """What layer ``index`` multiplies: the batch, or the activation before, with its dropout."""
-    layer = _layer(job, index)
-    if index == 0 or _drops_input(job, layer):
-        return work + layer.x
-    return work + _layer(job, index - 1).a
-
-
-@kernel
-def _mask(job, index, step, out, x, ld, first, last):
-    """Layer ``index``'s dropout, of its input or of the gradient with respect to that."""
-    layer = _layer(job, index)
-    key = dropout_key(job.seed, job.epoch, step, index)
-    dropout(out, x, ld, first, last, layer.n_in, key, layer.keep_below, layer.keep_scale)
-
-
-@kernel
-def _set_ones(x, ld, column, first, last):
-    """The column that makes the bias one more row of the weights."""
-    for i in range(first, last):
-        x[i * ld + column] = 1.0
-
-
-@kernel
-def forward(job, work, scratch, step, first, last, logits_only):
-    """z = x @ w + b and a = f(z), layer by layer, on rows [first, last) of the gathered batch.
-
-    With ``logits_only`` the output activation is left to the loss that fuses it.
-    """
-    params, zeros = pointer(job.params, work), pointer(job.zeros, work)
+def _forward_by_rows(job, work, scratch, step, first, last, logits_only):
+    """The network on rows [first, last) of the gathered batch."""
     for index in range(job.n_layers):
-        layer = _layer(job, index)
-        x = _input(job, index, work)
-        if _drops_input(job, layer):
-            source = x if index == 0 else work + _layer(job, index - 1).a
-            _mask(job, index, step, x, source, layer.ld_x, first, last)
-            _set_ones(x, layer.ld_x, layer.n_in, first, last)
-        w, z, a = params + layer.w, work + layer.z, work + layer.a
-        gemm(
-            z + first * layer.ld_a,
-            layer.ld_a,
-            w + layer.n_in * layer.ld_w if layer.has_bias != 0 else zeros,
-            0,
-            x + first * layer.ld_x,
-            layer.ld_x,
-            w,
-            layer.ld_w,
-            last - first,
-            layer.n_out,
-            layer.n_in,
-            scratch,
-        )
-        if index == job.n_layers - 1 and logits_only:
-            return
-        if layer.activation == SOFTMAX:
-            softmax_forward(a, z, layer.ld_a, first, last, layer.n_out)
-        else:
-            activation_forward(
-                a, z, layer.ld_a, first, last, layer.n_out, layer.activation, layer.alpha
-            )
-        _set_ones(a, layer.ld_a, layer.n_out, first, last)
+        layer = layer_of(job, index)
+        product_forward(job, index, work, scratch, 0, first, last)
+        if is_split(layer):
+            product_forward(job, index, work, scratch, 1, first, last)
+        is_last = index == job.n_layers - 1
+        finish_output(job, index, work, first, last, 0, layer.n_out, is_last and logits_only)
+        if not is_last:
+            finish_input(job, index + 1, work, step, first, last, 0, layer.n_out + 1)
 
 
 @kernel
-def losses(job, work, first, last, begin, total_weight, row):
+def _backward_by_rows(job, work, scratch, step, first, last):
+    """Dz of every layer from that of the last, on rows [first, last) of the batch."""
+    for index in range(job.n_layers - 1, -1, -1):
+        if index > 0 or job.input_gradients != 0:
+            n_in = layer_of(job, index).n_in
+            input_backward(job, index, work, scratch, step, first, last, 0, n_in)
+
+
+@kernel
+def _keeps_to_itself(job, layer):
+    """Whether each thread, by inputs, multiplies with no other rows of the weights than its own."""
+    return is_split(layer) and job.threads <= 2
+
+
+@kernel
+def _forward_by_inputs(job, work, scratch, step, thread, first, last, n, arrivals, logits_only):
+    """The network on the gathered batch of ``n``, of whose rows [first, last) the last layer's.
+
+    Returns the count that ends the next barrier.
+    """
+    for index in range(job.n_layers):
+        layer = layer_of(job, index)
+        is_last = index == job.n_layers - 1
+        linear = is_last and logits_only
+        if is_split(layer):
+            # The rows of the first half of the product, then those of the second.
+            begin, end = share(2 * n, 1, job.threads, thread)
+            product_forward(job, index, work, scratch, 0, min(begin, n), min(end, n))
+            product_forward(job, index, work, scratch, 1, max(begin, n) - n, max(end, n) - n)
+            arrivals = barrier(job.barrier, job.threads, arrivals)
+        else:
+            product_forward(job, index, work, scratch, 0, first, last)
+        if is_last:
+            finish_output(job, index, work, first, last, 0, layer.n_out, linear)
+        elif is_split(layer):
+            left, right = own_inputs(job, layer_of(job, index + 1), work, thread)
+            finish_output(job, index, work, 0, n, left, min(right, layer.n_out), linear)
+            finish_input(job, index + 1, work, step, 0, n, left, right)
+        else:
+            finish_output(job, index, work, first, last, 0, layer.n_out, linear)
+            finish_input(job, index + 1, work, step, first, last, 0, layer.n_out + 1)
+        if not is_last and not (
+            is_split(layer) and _keeps_to_itself(job, layer_of(job, index + 1))
+        ):
+            arrivals = barrier(job.barrier, job.threads, arrivals)
+    return arrivals
+
+
+@kernel
+def _losses(job, work, first, last, begin, total_weight, row):
     """Loss and score of rows [first, last), into ``row_loss`` and ``row_score`` from ``row`` on."""
-    layer = _layer(job, job.n_layers - 1)
+    layer = layer_of(job, job.n_layers - 1)
     order, weights = pointer(job.order, np.int64(0)), pointer(job.weights, np.float64(0))
     row_loss, row_score = (
         pointer(job.row_loss, np.float64(0)),
@@ -167,144 +151,15 @@ def losses(job, work, first, last, begin, total_weight, row):
 
 
 @kernel
-def backward(job, work, scratch, step, first, last):
-    """Dz of every layer from that of the last: dx = dz @ w.T, then dz = dx · f'(z).
-
-    On rows [first, last) of the batch; the gradient of the input too where the job wants it.
-    """
-    params, zeros = pointer(job.params, work), pointer(job.zeros, work)
-    for index in range(job.n_layers - 1, -1, -1):
-        layer = _layer(job, index)
-        if index > 0:
-            previous = _layer(job, index - 1)
-            dx, ld = work + previous.dz, previous.ld_dz
-        elif job.input_gradients != 0:
-            dx, ld = pointer(job.input_gradients, work), layer.ld_x
-        else:
-            return
-        gemm_transposed(
-            dx + first * ld,
-            ld,
-            zeros,
-            work + (layer.dz + first * layer.ld_dz),
-            layer.ld_dz,
-            params + layer.w,
-            layer.ld_w,
-            last - first,
-            layer.n_in,
-            layer.n_out,
-            scratch,
-        )
-        if _drops_input(job, layer):
-            _mask(job, index, step, dx, dx, ld, first, last)
-        if index > 0:
-            activation_backward(
-                dx,
-                ld,
-                work + previous.a,
-                work + previous.z,
-                previous.ld_a,
-                first,
-                last,
-                previous.n_out,
-                previous.activation,
-                previous.alpha,
-            )
-
-
-@kernel
-def _prefetch_rows(job, code, work, place, ld, rows):
-    """Ask for the parameters and slots of some rows while the products before them are computed."""
-    line = 64 // itemsize(work)
-    for i in range(rows):
-        for j in range(place + i * ld, place + i * ld + NV * lanes(work), line):
-            prefetch(pointer(job.params, work) + j)
-            if code == ADAM:
-                prefetch(pointer(job.slot0, work) + j)
-                prefetch(pointer(job.slot1, work) + j)
-
-
-@kernel
-def weight_gradients(job, rule, code, work, scratch, n, thread):
-    """dw = x.T @ dz and db = Σ dz (the row of ones in x.T), some rows at a time.
-
-    Finished rows go to the optimizer while they are in L1, so that the gradient need not exist;
-    it is kept where ``code`` is STORE. Plain SGD adds the products to the parameters in registers.
-    Each thread has its own rows.
-    """
-    params, zeros = pointer(job.params, work), pointer(job.zeros, work)
-    slot0, slot1 = pointer(job.slot0, work), pointer(job.slot1, work)
-    slot2, gradients = pointer(job.slot2, work), pointer(job.gradients, work)
-    products = scratch + PANEL_BYTES // itemsize(work)
-    for index in range(job.n_layers):
-        layer = _layer(job, index)
-        x, dz = _input(job, index, work), work + layer.dz
-        top, bottom = share(layer.n_in + layer.has_bias, MR, job.threads, thread)
-        if is_plain(code, rule):
-            add_outer_products(
-                params + (layer.w + top * layer.ld_w),
-                layer.ld_w,
-                x + top,
-                layer.ld_x,
-                dz,
-                layer.ld_dz,
-                -rule.rate,
-                bottom - top,
-                layer.n_out,
-                n,
-                scratch,
-            )
-            continue
-        block = product_rows(layer.ld_w, work)
-        for i in range(top, bottom, block):
-            rows = min(block, bottom - i)
-            place = layer.w + i * layer.ld_w
-            for j in range(0, layer.n_out, NV * lanes(work)):
-                if n >= _PREFETCH_ROWS and i + block < bottom:
-                    _prefetch_rows(
-                        job, code, work, place + block * layer.ld_w + j, layer.ld_w, rows
-                    )
-                panel_product(
-                    rows,
-                    panel_vectors(layer.n_out, j, work),
-                    products + j,
-                    layer.ld_w,
-                    zeros,
-                    0,
-                    x + i,
-                    1,
-                    layer.ld_x,
-                    dz + j,
-                    layer.ld_dz,
-                    n,
-                )
-            if code == STORE:
-                store_rows(gradients + place, products, layer.ld_w, rows, layer.n_out)
-            else:
-                update_rows(
-                    code,
-                    rule,
-                    params + place,
-                    slot0 + place,
-                    slot1 + place,
-                    slot2 + place,
-                    products,
-                    layer.ld_w,
-                    rows,
-                    layer.n_out,
-                )
-
-
-@kernel
 def _row_norms(job, work, thread):
     """Σ g² of this thread's own rows, so that the global norm is one sum in one order."""
     gradients, norms = pointer(job.gradients, work), pointer(job.row_norms, np.float64(0))
     row = 0
     for index in range(job.n_layers):
-        layer = _layer(job, index)
+        layer = layer_of(job, index)
         rows = layer.n_in + layer.has_bias
-        top, bottom = share(rows, MR, job.threads, thread)
-        for i in range(top, bottom):
+        top, bottom = own_inputs(job, layer, work, thread)
+        for i in range(top, min(bottom, rows)):
             norms[row + i] = row_square(gradients + (layer.w + i * layer.ld_w), layer.n_out)
         row += rows
 
@@ -314,7 +169,7 @@ def _global_norm(job):
     norms = pointer(job.row_norms, np.float64(0))
     row, total = 0, 0.0
     for index in range(job.n_layers):
-        layer = _layer(job, index)
+        layer = layer_of(job, index)
         for _ in range(layer.n_in + layer.has_bias):
             total += norms[row]
             row += 1
@@ -331,8 +186,8 @@ def _apply_gradients(job, rule, work, thread):
         pointer(job.slot2, work),
     )
     for index in range(job.n_layers):
-        layer = _layer(job, index)
-        top, bottom = share(layer.n_in + layer.has_bias, MR, job.threads, thread)
+        layer = layer_of(job, index)
+        top, bottom = own_inputs(job, layer, work, thread)
         place = layer.w + top * layer.ld_w
         update_rows(
             job.update,
@@ -343,7 +198,7 @@ def _apply_gradients(job, rule, work, thread):
             slot2 + place,
             gradients + place,
             layer.ld_w,
-            bottom - top,
+            min(bottom, layer.n_in + layer.has_bias) - top,
             layer.n_out,
         )
 
@@ -380,55 +235,97 @@ def _is_fused(loss):
     return loss in (CROSS_ENTROPY, BINARY_CROSS_ENTROPY)
 
 
+@kernel
+def _weights_step(job, index, step, work, scratch, n, thread):
+    """The gradient of this thread's own rows of layer ``index``, and the optimizer's step on them.
+
+    Where the gradient is clipped by its norm, the step has to wait for all layers.
+    """
+    layer = layer_of(job, index)
+    top, bottom = own_inputs(job, layer, work, thread)
+    bottom = min(bottom, layer.n_in + layer.has_bias)
+    code = STORE if job.clip_norm > 0.0 else job.update
+    weight_gradients(job, index, rule_of(job, step, 0.0), code, work, scratch, n, top, bottom)
+
+
+@kernel
+def _backward_by_inputs(job, work, scratch, step, thread, n, arrivals):
+    """Dz of every layer from that of the last, and the step of each layer's weights after it.
+
+    Each thread's own inputs of the layers. Returns the count that ends the next barrier.
+    """
+    for index in range(job.n_layers - 1, -1, -1):
+        layer = layer_of(job, index)
+        if index > 0:
+            left, right = own_inputs(job, layer, work, thread)
+            right = min(right, layer.n_in)
+            input_backward(job, index, work, scratch, step, 0, n, left, right)
+        _weights_step(job, index, step, work, scratch, n, thread)
+        if index > 0:
+            arrivals = barrier(job.barrier, job.threads, arrivals)
+    return arrivals
+
+
 @entry_point
 def train(job_address, thread, like):
     """Steps [first, last) of an epoch, as thread ``thread`` of a team of ``job.threads``.
 
     ``like`` is a number of the network's float type. Where Python asks for a stop, the team returns
-    after the step that it is in; where a row is not finite, before that step changes anything.
+    after a whole step; where a row is not finite, before that step changes anything.
     """
     job = job_at(job_address)
     work = pointer(job.work, like)
     scratch = pointer(job.scratch, like) + thread * job.scratch_stride
-    head, tail = _layer(job, 0), _layer(job, job.n_layers - 1)
-    clipping = job.clip_norm > 0.0 and job.update != STORE
+    head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     mode = flush_subnormals()
     stop = pointer(job.stop, np.int64(0))
     arrivals = job.threads
+    logits_only = _is_fused(job.loss)
     for step in range(job.first, job.last):
+        # Threads may be a step apart, so a thread that stops says in which step all do.
+        if thread == 0 and atomic_load(stop) != 0:
+            stop[1] = step + 1
         begin = step * job.batch
         n = min(job.batch, job.n - begin)
         total_weight = _batch_weight(job, begin, n)
-
         first, last = share(n, 1, job.threads, thread)
-        if not gather_rows(work + head.x, head.ld_x, head.n_in, job, first, last, begin):
-            stop[3] = 1
         gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, first, last, begin)
-        forward(job, work, scratch, step, first, last, _is_fused(job.loss))
-        losses(job, work, first, last, begin, total_weight, 0)
-        if job.update != NONE:
-            backward(job, work, scratch, step, first, last)
+        if job.by_inputs != 0:
+            left, right = own_inputs(job, head, work, thread)
+            finite = _gather(job, work, step, 0, n, begin, left, right)
+            if not _keeps_to_itself(job, head):
+                arrivals = barrier(job.barrier, job.threads, arrivals)
+            arrivals = _forward_by_inputs(
+                job, work, scratch, step, thread, first, last, n, arrivals, logits_only
+            )
+        else:
+            finite = _gather(job, work, step, first, last, begin, 0, head.n_in + 1)
+            _forward_by_rows(job, work, scratch, step, first, last, logits_only)
+        if not finite:
+            stop[3] = step + 1
+        _losses(job, work, first, last, begin, total_weight, 0)
+        if job.by_inputs == 0 and job.update != NONE:
+            _backward_by_rows(job, work, scratch, step, first, last)
         arrivals = barrier(job.barrier, job.threads, arrivals)
-        if atomic_load(stop + 3) != 0:
+        if atomic_load(stop + 3) == step + 1:
             break
 
         if thread == 0:
             _sum_step(job, step, n, total_weight)
-        if job.update != NONE:
-            rule = rule_of(job, step, 0.0)
-            code = STORE if clipping else job.update
-            weight_gradients(job, rule, code, work, scratch, n, thread)
-        if clipping:
+        if job.by_inputs != 0:
+            arrivals = _backward_by_inputs(job, work, scratch, step, thread, n, arrivals)
+        elif job.update != NONE:
+            for index in range(job.n_layers):
+                _weights_step(job, index, step, work, scratch, n, thread)
+        if job.clip_norm > 0.0:
             _row_norms(job, work, thread)
             arrivals = barrier(job.barrier, job.threads, arrivals)
             _apply_gradients(job, rule_of(job, step, _global_norm(job)), work, thread)
-        # One thread decides for all; none can decide again before all have read this.
-        if thread == 0 and atomic_load(stop) != 0:
-            stop[1] = 1
-        arrivals = barrier(job.barrier, job.threads, arrivals)
+        if job.by_inputs == 0 or job.clip_norm > 0.0 or not _keeps_to_itself(job, head):
+            arrivals = barrier(job.barrier, job.threads, arrivals)
         if thread == 0:
             stop[2] = step + 1 - job.first
-        if atomic_load(stop + 1) != 0:
+        if atomic_load(stop + 1) == step + 1:
             break
     restore_subnormals(mode)
 
@@ -443,7 +340,7 @@ def evaluate(job_address, thread, like):
     work = pointer(job.work, like) + thread * job.work_stride
     scratch = pointer(job.scratch, like) + thread * job.scratch_stride
     outputs = pointer(job.outputs, like)
-    head, tail = _layer(job, 0), _layer(job, job.n_layers - 1)
+    head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     first, last = share(job.last - job.first, EVALUATION_ROWS, job.threads, thread)
     stop = pointer(job.stop, np.int64(0))
     mode = flush_subnormals()
@@ -451,12 +348,12 @@ def evaluate(job_address, thread, like):
         if atomic_load(stop) != 0:
             break
         n = min(EVALUATION_ROWS, job.first + last - begin)
-        if not gather_rows(work + head.x, head.ld_x, head.n_in, job, 0, n, begin):
+        if not _gather(job, work, 0, 0, n, begin, 0, head.n_in + 1):
             stop[3] = 1
-        forward(job, work, scratch, 0, 0, n, job.outputs == 0 and _is_fused(job.loss))
+        _forward_by_rows(job, work, scratch, 0, 0, n, job.outputs == 0 and _is_fused(job.loss))
         if job.outputs == 0:
             gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, 0, n, begin)
-            losses(job, work, 0, n, begin, 1.0, begin)
+            _losses(job, work, 0, n, begin, 1.0, begin)
         else:
             for i in range(n):
                 for j in range(tail.n_out):

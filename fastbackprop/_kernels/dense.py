@@ -1,0 +1,271 @@
+"""One dense layer on any part of a batch: its inputs, products, activation and gradients.
+
+Rows are those of the batch, [first, last); columns are units, [left, right), from the start of a
+cache line to the start of another or to the last unit.
+
+A sum over many inputs is made in two halves, z = (Σ over the first) + (b + Σ over the second):
+then two threads can each multiply with the half of the weights that it keeps in its own cache.
+One thread alone does the same, so that the bits are the same.
+"""
+
+from __future__ import annotations
+
+from fastbackprop._kernels.activation import (
+    activation_backward,
+    activation_forward,
+    softmax_forward,
+)
+from fastbackprop._kernels.codes import ADAM, SOFTMAX, STORE
+from fastbackprop._kernels.dropout import dropout, dropout_key
+from fastbackprop._kernels.gemm import (
+    PANEL_BYTES,
+    add_outer_products,
+    gemm,
+    gemm_transposed,
+    panel_vectors,
+    product_rows,
+)
+from fastbackprop._kernels.jit import kernel
+from fastbackprop._kernels.micro import NV, panel_product
+from fastbackprop._kernels.records import LAYER, layer_at
+from fastbackprop._kernels.simd import itemsize, lanes, load, pointer, prefetch, store
+from fastbackprop._kernels.team import share
+from fastbackprop._kernels.update import is_plain, store_rows, update_rows
+
+_LAYER_BYTES = LAYER.itemsize
+_LINE_BYTES = 64
+
+# Batches from which the products of a tile take long enough to hide loads from L3. With and
+# without these prefetches a step of 784-512-512-10 took the same within the noise of the machine.
+_PREFETCH_ROWS = 32
+
+
+@kernel
+def layer_of(job, index):
+    """The record of layer ``index``."""
+    return layer_at(job.layers + index * _LAYER_BYTES)
+
+
+@kernel
+def is_split(layer):
+    """Whether the sums over this layer's inputs are made in two halves."""
+    return layer.middle < layer.n_in
+
+
+@kernel
+def own_inputs(job, layer, work, thread):
+    """The range [top, bottom) of rows of the layer's weights that are one thread's to change.
+
+    The bias is row n_in; the column of ones, which stands for it in x, is there without a bias,
+    too. Whole cache lines of x, so that no two threads write to one.
+    """
+    return share(layer.n_in + 1, _LINE_BYTES // itemsize(work), job.threads, thread)
+
+
+@kernel
+def _drops(job, index):
+    return job.training != 0 and layer_of(job, index).keep_scale != 1.0
+
+
+@kernel
+def _input(job, index, work):
+    """What layer ``index`` multiplies: the batch, or the activation before, with its dropout."""
+    layer = layer_of(job, index)
+    if index == 0 or _drops(job, index):
+        return work + layer.x
+    return work + layer_of(job, index - 1).a
+
+
+@kernel
+def finish_input(job, index, work, step, first, last, left, right):
+    """Dropout on a part of what layer ``index`` takes, and the ones that multiply its bias.
+
+    ``right`` is n_in + 1 for the part that has the column of ones.
+    """
+    layer = layer_of(job, index)
+    x = _input(job, index, work)
+    width = min(right, layer.n_in)
+    if _drops(job, index):
+        source = x if index == 0 else work + layer_of(job, index - 1).a
+        _mask(job, index, step, x, source, layer.ld_x, first, last, left, width)
+    if right > layer.n_in:
+        for i in range(first, last):
+            x[i * layer.ld_x + layer.n_in] = 1.0
+
+
+@kernel
+def _mask(job, index, step, out, x, ld, first, last, left, right):
+    """Layer ``index``'s dropout, of its input or of the gradient with respect to that."""
+    layer = layer_of(job, index)
+    key = dropout_key(job.seed, job.epoch, step, index)
+    dropout(out, x, ld, first, last, left, right, key, layer.keep_below, layer.keep_scale)
+
+
+@kernel
+def product_forward(job, index, work, scratch, half, first, last):
+    """One half of z = x @ w + b on rows [first, last), into ``z`` or ``part``.
+
+    Where the layer is not split, half 0 is all of it.
+    """
+    layer = layer_of(job, index)
+    params, zeros = pointer(job.params, work), pointer(job.zeros, work)
+    bias = params + (layer.w + layer.n_in * layer.ld_w) if layer.has_bias != 0 else zeros
+    out = work + (layer.z if half == 0 else layer.part)
+    top = 0 if half == 0 else layer.middle
+    bottom = layer.middle if half == 0 else layer.n_in
+    gemm(
+        out + first * layer.ld_a,
+        layer.ld_a,
+        zeros if half == 0 and is_split(layer) else bias,
+        0,
+        _input(job, index, work) + (first * layer.ld_x + top),
+        layer.ld_x,
+        params + (layer.w + top * layer.ld_w),
+        layer.ld_w,
+        last - first,
+        layer.n_out,
+        bottom - top,
+        scratch,
+    )
+
+
+@kernel
+def finish_output(job, index, work, first, last, left, right, logits_only):
+    """z = z + part where the sum was split, and a = f(z), on a part of the layer's output.
+
+    With ``logits_only`` the activation is left to the loss that fuses it.
+    """
+    layer = layer_of(job, index)
+    z, a, width = work + (layer.z + left), work + (layer.a + left), right - left
+    if is_split(layer):
+        part = work + (layer.part + left)
+        for i in range(first * layer.ld_a, last * layer.ld_a, layer.ld_a):
+            for j in range(i, i + width, lanes(z)):
+                store(z + j, load(z + j) + load(part + j))
+    if logits_only:
+        return
+    if layer.activation == SOFTMAX:
+        softmax_forward(a, z, layer.ld_a, first, last, width)
+    else:
+        activation_forward(a, z, layer.ld_a, first, last, width, layer.activation, layer.alpha)
+
+
+@kernel
+def input_backward(job, index, work, scratch, step, first, last, left, right):
+    """Dx = dz @ w.T with its dropout, on a part of the layer's inputs; and dz = dx · f'(z) there.
+
+    For layer 0 the gradient of the batch, where the job wants it.
+    """
+    layer = layer_of(job, index)
+    if index > 0:
+        previous = layer_of(job, index - 1)
+        dx, ld = work + previous.dz, previous.ld_dz
+    else:
+        dx, ld = pointer(job.input_gradients, work), layer.ld_x
+    gemm_transposed(
+        dx + (first * ld + left),
+        ld,
+        pointer(job.zeros, work),
+        work + (layer.dz + first * layer.ld_dz),
+        layer.ld_dz,
+        pointer(job.params, work) + (layer.w + left * layer.ld_w),
+        layer.ld_w,
+        last - first,
+        right - left,
+        layer.n_out,
+        scratch,
+    )
+    if _drops(job, index):
+        _mask(job, index, step, dx, dx, ld, first, last, left, right)
+    if index > 0:
+        previous = layer_of(job, index - 1)
+        activation_backward(
+            dx + left,
+            ld,
+            work + (previous.a + left),
+            work + (previous.z + left),
+            previous.ld_a,
+            first,
+            last,
+            right - left,
+            previous.activation,
+            previous.alpha,
+        )
+
+
+@kernel
+def _prefetch_rows(job, code, work, place, ld, rows):
+    """Ask for the parameters and slots of some rows while the products before them are computed."""
+    line = _LINE_BYTES // itemsize(work)
+    for i in range(rows):
+        for j in range(place + i * ld, place + i * ld + NV * lanes(work), line):
+            prefetch(pointer(job.params, work) + j)
+            if code == ADAM:
+                prefetch(pointer(job.slot0, work) + j)
+                prefetch(pointer(job.slot1, work) + j)
+
+
+@kernel
+def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
+    """dw = x.T @ dz and db = Σ dz (the row of ones in x.T), on rows [top, bottom) of the weights.
+
+    Finished rows go to the optimizer while they are in L1, so that the gradient need not exist;
+    it is kept where ``code`` is STORE. Plain SGD adds the products to the parameters in registers.
+    """
+    params, zeros = pointer(job.params, work), pointer(job.zeros, work)
+    slot0, slot1 = pointer(job.slot0, work), pointer(job.slot1, work)
+    slot2, gradients = pointer(job.slot2, work), pointer(job.gradients, work)
+    products = scratch + PANEL_BYTES // itemsize(work)
+    layer = layer_of(job, index)
+    x, dz = _input(job, index, work), work + layer.dz
+    if is_plain(code, rule):
+        add_outer_products(
+            params + (layer.w + top * layer.ld_w),
+            layer.ld_w,
+            x + top,
+            layer.ld_x,
+            dz,
+            layer.ld_dz,
+            -rule.rate,
+            bottom - top,
+            layer.n_out,
+            n,
+            scratch,
+        )
+        return
+    block = product_rows(layer.ld_w, work)
+    for i in range(top, bottom, block):
+        rows = min(block, bottom - i)
+        place = layer.w + i * layer.ld_w
+        for j in range(0, layer.n_out, NV * lanes(work)):
+            if n >= _PREFETCH_ROWS and i + block < bottom:
+                _prefetch_rows(job, code, work, place + block * layer.ld_w + j, layer.ld_w, rows)
+            panel_product(
+                rows,
+                panel_vectors(layer.n_out, j, work),
+                products + j,
+                layer.ld_w,
+                zeros,
+                0,
+                x + i,
+                1,
+                layer.ld_x,
+                dz + j,
+                layer.ld_dz,
+                n,
+            )
+        if code == STORE:
+            store_rows(gradients + place, products, layer.ld_w, rows, layer.n_out)
+        else:
+            update_rows(
+                code,
+                rule,
+                params + place,
+                slot0 + place,
+                slot1 + place,
+                slot2 + place,
+                products,
+                layer.ld_w,
+                rows,
+                layer.n_out,
+            )
