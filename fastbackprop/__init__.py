@@ -9,7 +9,7 @@ Dense        10  softmax          1,290
 Inputs 784, loss cross_entropy, float32, 101,770 parameters (407.1 kB)
 """
 
-from fastbackprop import datasets
+from fastbackprop import autograd, datasets
 from fastbackprop._version import __version__
 from fastbackprop.activations import Activation
 from fastbackprop.callbacks import Callback
@@ -54,6 +54,7 @@ __all__ = [
     "StepDecay",
     "Warmup",
     "__version__",
+    "autograd",
     "datasets",
     "load",
 ]
