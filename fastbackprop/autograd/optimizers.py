@@ -39,9 +39,10 @@ class _Optimizer(ABC):
 
     def step(self) -> None:
         """Update in place every parameter that has a gradient."""
-        for i, param in enumerate(self.params):
-            if param.grad is not None:
-                param.data -= self._change(i, param.grad)
+        with np.errstate(all="ignore"):  # as on the tape, what overflows is inf
+            for i, param in enumerate(self.params):
+                if param.grad is not None:
+                    param.data -= self._change(i, param.grad)
 
     @abstractmethod
     def _change(self, i: int, g: Array) -> Array:
@@ -85,8 +86,9 @@ class SGD(_Optimizer):
         self._v = [np.zeros_like(param.data) for param in self.params]
 
     def _change(self, i: int, g: Array) -> Array:
-        self._v[i] = self.momentum * self._v[i] + g
-        return self.lr * self._v[i]
+        if self.momentum:
+            g = self._v[i] = self.momentum * self._v[i] + g
+        return self.lr * g
 
 
 class Adam(_Optimizer):

@@ -15,11 +15,19 @@ from fastbackprop.autograd.operations import Array, Axis, Result
 from fastbackprop.autograd.tape import Node, gradients, is_recording
 
 TensorLike: TypeAlias = Union["Tensor", npt.ArrayLike]
+_PLAIN = (float, np.generic)  # np.float64(2), too, counts as a plain number
 
 
 def as_tensor(value: TensorLike) -> Tensor:
     """A tensor as it is; anything else as a constant, which may share an array's memory."""
     return value if isinstance(value, Tensor) else Tensor._of(_real(np.asarray(value)))
+
+
+def _fixed(index: Any) -> Any:
+    """An index that nothing else can change, with arrays for tensors."""
+    if isinstance(index, tuple):
+        return tuple(map(_fixed, index))
+    return index._data.copy() if isinstance(index, Tensor) else copy.deepcopy(index)
 
 
 def _real(array: Array) -> Array:
@@ -33,9 +41,11 @@ def apply(operation: Callable[..., Result], *values: TensorLike, **options: Any)
     tensors = [as_tensor(value) for value in values]
     arrays = [tensor._data for tensor in tensors]
     # Integers and plain numbers take the dtype of the floating operands, as in PyTorch.
-    plain = [isinstance(value, float | np.generic) for value in values]
-    floating = [x.dtype for x, is_plain in zip(arrays, plain, strict=True) if not is_plain]
-    floating = [dtype for dtype in floating if dtype.kind == "f"]
+    floating = {
+        x.dtype
+        for value, x in zip(values, arrays, strict=True)
+        if x.dtype.kind == "f" and not isinstance(value, _PLAIN)
+    }
     if floating:
         dtype = np.result_type(*floating)
         arrays = [x.astype(dtype, copy=False) for x in arrays]
@@ -293,7 +303,7 @@ class Tensor:
         return apply(operations.transpose, self, axes=order)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return apply(operations.getitem, self, index=copy.deepcopy(index))
+        return apply(operations.getitem, self, index=_fixed(index))
 
     def __setitem__(self, index: Any, value: TensorLike) -> None:
         if is_recording() and (self.requires_grad or as_tensor(value).requires_grad):
@@ -301,7 +311,7 @@ class Tensor:
                 "an assignment to a part of a tensor is not recorded; "
                 "do it under no_grad(), or build a new tensor by where() or concatenate()"
             )
-        self._data[index] = as_tensor(value)._data
+        self._data[_fixed(index)] = as_tensor(value)._data
 
     def __len__(self) -> int:
         return len(self._data)
