@@ -54,6 +54,32 @@ def reference_optimizer(spec):
     return getattr(reference, type(spec).__name__)(**arguments)
 
 
+def torch_optimizer(spec, parameters):
+    """Return PyTorch's optimizer for a specification; clipping is another call there."""
+    import torch
+
+    shared = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
+    if isinstance(spec, fb.SGD):
+        return torch.optim.SGD(
+            parameters,
+            momentum=spec.momentum,
+            dampening=spec.dampening,
+            nesterov=spec.nesterov,
+            **shared,
+        )
+    if isinstance(spec, fb.RMSprop):
+        return torch.optim.RMSprop(
+            parameters,
+            alpha=spec.alpha,
+            eps=spec.eps,
+            momentum=spec.momentum,
+            centered=spec.centered,
+            **shared,
+        )
+    kind = torch.optim.AdamW if isinstance(spec, fb.AdamW) else torch.optim.Adam
+    return kind(parameters, betas=spec.betas, eps=spec.eps, **shared)
+
+
 def make_targets(rng, loss, n, n_out):
     """Targets (n, n_out) that suit the loss: probabilities for the cross-entropies."""
     if loss == "cross_entropy":

@@ -18,6 +18,7 @@ from comparison import (
     make_targets,
     reference_of,
     reference_optimizer,
+    torch_optimizer,
 )
 
 import fastbackprop as fb
@@ -145,29 +146,6 @@ def test_single_precision_stays_near(optimizer):
     assert_close(single.get_parameters(), double.get_parameters(), 3e-4)
 
 
-def torch_optimizer(torch, spec, parameters):
-    shared = {"lr": spec.learning_rate, "weight_decay": spec.weight_decay}
-    if isinstance(spec, fb.SGD):
-        return torch.optim.SGD(
-            parameters,
-            momentum=spec.momentum,
-            dampening=spec.dampening,
-            nesterov=spec.nesterov,
-            **shared,
-        )
-    if isinstance(spec, fb.RMSprop):
-        return torch.optim.RMSprop(
-            parameters,
-            alpha=spec.alpha,
-            eps=spec.eps,
-            momentum=spec.momentum,
-            centered=spec.centered,
-            **shared,
-        )
-    kind = torch.optim.AdamW if isinstance(spec, fb.AdamW) else torch.optim.Adam
-    return kind(parameters, betas=spec.betas, eps=spec.eps, **shared)
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_pytorch(optimizer):
     torch = pytest.importorskip("torch")
@@ -180,7 +158,7 @@ def test_pytorch(optimizer):
             linear.bias.copy_(torch.from_numpy(b.copy()))
         modules += [linear, torch.nn.GELU()]
     model = torch.nn.Sequential(*modules[:-1])
-    peer = torch_optimizer(torch, optimizer, model.parameters())
+    peer = torch_optimizer(optimizer, model.parameters())
     net.fit(X, y, epochs=3, batch_size=5, optimizer=optimizer, shuffle=False, verbose=0)
     for x, t in in_batches(torch.from_numpy(X), torch.from_numpy(y), np.arange(N), 5) * 3:
         peer.zero_grad()
