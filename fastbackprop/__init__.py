@@ -15,6 +15,7 @@ from fastbackprop.activations import Activation
 from fastbackprop.callbacks import Callback
 from fastbackprop.errors import FileFormatError
 from fastbackprop.initializers import Initializer
+from fastbackprop.inspection import diagnostics
 from fastbackprop.layers import Dense, Dropout, Rescaling
 from fastbackprop.losses import Loss
 from fastbackprop.network import Network, load
@@ -56,5 +57,6 @@ __all__ = [
     "__version__",
     "autograd",
     "datasets",
+    "diagnostics",
     "load",
 ]

@@ -47,10 +47,14 @@ def dense_layers(sizes, activations, loss, bias):
     ]
 
 
-def parameters_of(net):
-    """Return the weights and the bias, if any, of each layer, as one list of writable views."""
-    pairs = zip(net.weights, net.biases, strict=True)
+def one_list(pairs):
+    """Return [w, b, w, b, ...] from [(w, b), ...], without the b that are None."""
     return [part for pair in pairs for part in pair if part is not None]
+
+
+def parameters_of(net):
+    """Return the parameters as `one_list` of writable views."""
+    return one_list(zip(net.weights, net.biases, strict=True))
 
 
 # ------------------------------------------------------ every activation and loss, in four ways
@@ -60,12 +64,12 @@ def parameters_of(net):
 
 def by_kernels(net, X, y):
     loss, pairs = net.loss_and_gradients(X, y)
-    return loss, [part for pair in pairs for part in pair if part is not None]
+    return loss, one_list(pairs)
 
 
 def by_numpy(net, X, y):
     loss, pairs, _ = reference_of(net).gradients(X, y)
-    return loss, [part for pair in pairs for part in pair if part is not None]
+    return loss, one_list(pairs)
 
 
 def by_differences(net, X, y):
@@ -75,75 +79,65 @@ def by_differences(net, X, y):
 
 
 def by_tape(net, X, y):
-    Tensor = pytest.importorskip("fastbackprop.autograd").Tensor
-    parameters = [Tensor(part.copy(), requires_grad=True) for part in parameters_of(net)]
-    unused, x = iter(parameters), Tensor(X)
+    tape = pytest.importorskip("fastbackprop.autograd")
+    parameters = [tape.Tensor(part.copy(), requires_grad=True) for part in parameters_of(net)]
+    unused, x = iter(parameters), tape.Tensor(X)
     for layer in net.layers:
         z = x @ next(unused)
         if layer.bias:
             z = z + next(unused)
-        x = on_tape(layer.activation, z)
-    # The cross-entropies are computed from the logits.
-    outputs = z if net.loss_function.name in OUTPUTS else x
-    loss = loss_on_tape(net.loss_function, outputs, Tensor(y))
+        fused = layer is net.layers[-1] and net.loss_function.fused
+        x = z if fused else activation_on_tape(tape, layer.activation, z)
+    loss = loss_on_tape(tape, net.loss_function, x, tape.Tensor(y))
     loss.backward()
-    return loss.item(), [parameter.grad for parameter in parameters]
+    return loss.item(), [parameter.grad.data for parameter in parameters]
 
 
-def on_tape(activation, z):
-    """Return an activation of a Tensor, from the tape's operations."""
-    autograd = pytest.importorskip("fastbackprop.autograd")
+def activation_on_tape(tape, activation, z):
     name, alpha = activation.name, activation.alpha
     if name == "identity":
         return z
     if name in ("relu", "sigmoid", "tanh"):
-        return getattr(autograd, name)(z)
-    if name == "softmax":
-        return autograd.softmax(z, axis=1)
+        return getattr(tape, name)(z)
     if name == "leaky_relu":
-        return autograd.where(z > 0, z, z * alpha)
+        return tape.leaky_relu(z, alpha)
     if name == "elu":
-        below = -autograd.relu(-z)  # exp of a large z, which is not taken, must not overflow
-        return autograd.where(z > 0, z, (autograd.exp(below) - 1) * alpha)
+        below = -tape.relu(-z)  # exp must not overflow where it is not taken
+        return tape.where(z > 0, z, (tape.exp(below) - 1) * alpha)
     if name == "softplus":
-        return softplus_on_tape(z)
+        return softplus_on_tape(tape, z)
     if name == "silu":
-        return z * autograd.sigmoid(z)
+        return z * tape.sigmoid(z)
     if name == "gelu":
         # Φ(z) = ½ + z ∫₀¹ φ(z t) dt, by a quadrature that is exact to rounding for |z| < 8.
         nodes, weights = np.polynomial.legendre.leggauss(40)
-        cdf = 0.5
+        integral = 0.0
         for t, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            density = autograd.exp(z * z * (-0.5 * t * t)) * (weight / math.sqrt(2 * math.pi))
-            cdf = cdf + z * density
-        return z * cdf
+            integral = integral + tape.exp(z * z * (-0.5 * t * t)) * weight
+        return z * (0.5 + z * integral / math.sqrt(2 * math.pi))
     raise ValueError(name)
 
 
-def softplus_on_tape(z):
-    autograd = pytest.importorskip("fastbackprop.autograd")
-    return autograd.relu(z) + autograd.log(autograd.exp(-autograd.abs(z)) + 1)
+def softplus_on_tape(tape, z):
+    return tape.relu(z) + tape.log(tape.exp(-abs(z)) + 1)
 
 
-def loss_on_tape(loss, outputs, y):
+def loss_on_tape(tape, loss, outputs, y):
     """Return a loss as a Tensor; `outputs` are the logits for the two cross-entropies."""
-    autograd = pytest.importorskip("fastbackprop.autograd")
-    residual = outputs - y
-    n = outputs.shape[0]
+    residual, n = outputs - y, outputs.shape[0]
     if loss.name == "quadratic":
-        return (residual * residual).sum() * (0.5 / n)
+        return (residual**2).sum() / (2 * n)
     if loss.name == "mse":
-        return (residual * residual).mean()
+        return (residual**2).mean()
     if loss.name == "mae":
-        return autograd.abs(residual).mean()
+        return abs(residual).mean()
     if loss.name == "huber":
-        size = autograd.abs(residual)
-        line = (size - 0.5 * loss.delta) * loss.delta
-        return autograd.where(size <= loss.delta, residual * residual * 0.5, line).mean()
+        line = (abs(residual) - 0.5 * loss.delta) * loss.delta
+        return tape.where(abs(residual) <= loss.delta, residual**2 / 2, line).mean()
     if loss.name == "cross_entropy":
-        return -(autograd.log_softmax(outputs, axis=1) * y).sum() / n
+        return -(tape.log_softmax(outputs, axis=1) * y).sum() / n
     if loss.name == "binary_cross_entropy":
-        return (softplus_on_tape(outputs) - outputs * y).mean()
+        return (softplus_on_tape(tape, outputs) - outputs * y).mean()
     raise ValueError(loss.name)
 
 
@@ -293,7 +287,7 @@ class TorchTwin:
             z = x @ next(unused)
             if layer.bias:
                 z = z + next(unused)
-            fused = layer is self.layers[-1] and self.loss_function.name in OUTPUTS
+            fused = layer is self.layers[-1] and self.loss_function.fused
             x = z if fused else torch_activation(self.torch.nn.functional, layer.activation, z)
         return torch_loss(self.torch, self.loss_function, x, y, weights)
 
@@ -345,8 +339,7 @@ def test_pytorch(torch, seed):
     expected.backward()
     loss, pairs = net.loss_and_gradients(case.X, case.y, case.sample_weight)
     errors = {"loss": relative_error(loss, expected.item())}
-    gradients = [part for pair in pairs for part in pair if part is not None]
-    for i, (actual, parameter) in enumerate(zip(gradients, twin.parameters, strict=True)):
+    for i, (actual, parameter) in enumerate(zip(one_list(pairs), twin.parameters, strict=True)):
         errors[f"gradient {i}"] = relative_error(actual, parameter.grad.numpy())
     inputs = net.input_gradient(case.X, case.y, case.sample_weight)
     errors["input gradient"] = relative_error(inputs, X.grad.numpy())
