@@ -196,9 +196,9 @@ def test_one_row_keeps_a_unit_alive(monkeypatch):
     monkeypatch.setattr(measurement, "_BLOCK_ROWS", 16)
     X, y = DATA[0].copy(), DATA[1]
     net = with_units_off("relu", [1, 4])
-    X[33] = net.weights[0][:, 1] * 1e3
+    X[20] = net.weights[0][:, 1] * 1e3
     assert fb.diagnostics(net, X, y).layers[0].dead_units == (4,)
-    weights = np.arange(40) != 33
+    weights = np.arange(40) != 20
     assert fb.diagnostics(net, X, y, sample_weight=weights).layers[0].dead_units == (1, 4)
 
 
