@@ -1,4 +1,4 @@
-"""Independent computations of the same gradients agree: kernels, NumPy, differences, PyTorch."""
+"""Computations of one gradient agree: kernels, NumPy, differences, the tape, PyTorch."""
 
 import functools
 import math
@@ -21,6 +21,7 @@ from comparison import (
 from test_reference import central_difference
 
 import fastbackprop as fb
+from fastbackprop import autograd
 
 
 def relative_error(actual, expected):
@@ -79,50 +80,49 @@ def by_differences(net, X, y):
 
 
 def by_tape(net, X, y):
-    tape = pytest.importorskip("fastbackprop.autograd")
-    parameters = [tape.Tensor(part.copy(), requires_grad=True) for part in parameters_of(net)]
-    unused, x = iter(parameters), tape.Tensor(X)
+    parameters = [autograd.Tensor(part.copy(), requires_grad=True) for part in parameters_of(net)]
+    unused, x = iter(parameters), autograd.Tensor(X)
     for layer in net.layers:
         z = x @ next(unused)
         if layer.bias:
             z = z + next(unused)
         fused = layer is net.layers[-1] and net.loss_function.fused
-        x = z if fused else activation_on_tape(tape, layer.activation, z)
-    loss = loss_on_tape(tape, net.loss_function, x, tape.Tensor(y))
+        x = z if fused else activation_on_tape(layer.activation, z)
+    loss = loss_on_tape(net.loss_function, x, autograd.Tensor(y))
     loss.backward()
     return loss.item(), [parameter.grad.data for parameter in parameters]
 
 
-def activation_on_tape(tape, activation, z):
+def activation_on_tape(activation, z):
     name, alpha = activation.name, activation.alpha
     if name == "identity":
         return z
     if name in ("relu", "sigmoid", "tanh"):
-        return getattr(tape, name)(z)
+        return getattr(autograd, name)(z)
     if name == "leaky_relu":
-        return tape.leaky_relu(z, alpha)
+        return autograd.leaky_relu(z, alpha)
     if name == "elu":
-        below = -tape.relu(-z)  # exp must not overflow where it is not taken
-        return tape.where(z > 0, z, (tape.exp(below) - 1) * alpha)
+        below = -autograd.relu(-z)  # exp must not overflow where it is not taken
+        return autograd.where(z > 0, z, (autograd.exp(below) - 1) * alpha)
     if name == "softplus":
-        return softplus_on_tape(tape, z)
+        return softplus_on_tape(z)
     if name == "silu":
-        return z * tape.sigmoid(z)
+        return z * autograd.sigmoid(z)
     if name == "gelu":
         # Φ(z) = ½ + z ∫₀¹ φ(z t) dt, by a quadrature that is exact to rounding for |z| < 8.
         nodes, weights = np.polynomial.legendre.leggauss(40)
         integral = 0.0
         for t, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            integral = integral + tape.exp(z * z * (-0.5 * t * t)) * weight
+            integral = integral + autograd.exp(z * z * (-0.5 * t * t)) * weight
         return z * (0.5 + z * integral / math.sqrt(2 * math.pi))
     raise ValueError(name)
 
 
-def softplus_on_tape(tape, z):
-    return tape.relu(z) + tape.log(tape.exp(-abs(z)) + 1)
+def softplus_on_tape(z):
+    return autograd.relu(z) + autograd.log(autograd.exp(-abs(z)) + 1)
 
 
-def loss_on_tape(tape, loss, outputs, y):
+def loss_on_tape(loss, outputs, y):
     """Return a loss as a Tensor; `outputs` are the logits for the two cross-entropies."""
     residual, n = outputs - y, outputs.shape[0]
     if loss.name == "quadratic":
@@ -133,11 +133,11 @@ def loss_on_tape(tape, loss, outputs, y):
         return abs(residual).mean()
     if loss.name == "huber":
         line = (abs(residual) - 0.5 * loss.delta) * loss.delta
-        return tape.where(abs(residual) <= loss.delta, residual**2 / 2, line).mean()
+        return autograd.where(abs(residual) <= loss.delta, residual**2 / 2, line).mean()
     if loss.name == "cross_entropy":
-        return -(tape.log_softmax(outputs, axis=1) * y).sum() / n
+        return -(autograd.log_softmax(outputs, axis=1) * y).sum() / n
     if loss.name == "binary_cross_entropy":
-        return (softplus_on_tape(tape, outputs) - outputs * y).mean()
+        return (softplus_on_tape(outputs) - outputs * y).mean()
     raise ValueError(loss.name)
 
 
