@@ -15,29 +15,24 @@ from fastbackprop._kernels.activation import (
     activation_forward,
     softmax_forward,
 )
-from fastbackprop._kernels.codes import ADAM, SOFTMAX, STORE
+from fastbackprop._kernels.codes import SOFTMAX, STORE
 from fastbackprop._kernels.dropout import dropout, dropout_key
 from fastbackprop._kernels.gemm import (
     PANEL_BYTES,
     add_outer_products,
     gemm,
     gemm_transposed,
-    panel_vectors,
+    outer_products,
     product_rows,
 )
 from fastbackprop._kernels.jit import kernel
-from fastbackprop._kernels.micro import NV, panel_product
 from fastbackprop._kernels.records import LAYER, layer_at
-from fastbackprop._kernels.simd import itemsize, lanes, load, pointer, prefetch, store
+from fastbackprop._kernels.simd import itemsize, lanes, load, pointer, store
 from fastbackprop._kernels.team import share
 from fastbackprop._kernels.update import is_plain, store_rows, update_rows
 
 _LAYER_BYTES = LAYER.itemsize
 _LINE_BYTES = 64
-
-# Batches from which the products of a tile take long enough to hide loads from L3. With and
-# without these prefetches a step of 784-512-512-10 took the same within the noise of the machine.
-_PREFETCH_ROWS = 32
 
 
 @kernel
@@ -194,18 +189,6 @@ def input_backward(job, index, work, scratch, step, first, last, left, right):
 
 
 @kernel
-def _prefetch_rows(job, code, work, place, ld, rows):
-    """Ask for the parameters and slots of some rows while the products before them are computed."""
-    line = _LINE_BYTES // itemsize(work)
-    for i in range(rows):
-        for j in range(place + i * ld, place + i * ld + NV * lanes(work), line):
-            prefetch(pointer(job.params, work) + j)
-            if code == ADAM:
-                prefetch(pointer(job.slot0, work) + j)
-                prefetch(pointer(job.slot1, work) + j)
-
-
-@kernel
 def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
     """dw = x.T @ dz and db = Σ dz (the row of ones in x.T), on rows [top, bottom) of the weights.
 
@@ -237,23 +220,19 @@ def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)
         place = layer.w + i * layer.ld_w
-        for j in range(0, layer.n_out, NV * lanes(work)):
-            if n >= _PREFETCH_ROWS and i + block < bottom:
-                _prefetch_rows(job, code, work, place + block * layer.ld_w + j, layer.ld_w, rows)
-            panel_product(
-                rows,
-                panel_vectors(layer.n_out, j, work),
-                products + j,
-                layer.ld_w,
-                zeros,
-                0,
-                x + i,
-                1,
-                layer.ld_x,
-                dz + j,
-                layer.ld_dz,
-                n,
-            )
+        outer_products(
+            products,
+            zeros,
+            x + i,
+            layer.ld_x,
+            dz,
+            layer.ld_dz,
+            layer.ld_w,
+            rows,
+            layer.n_out,
+            n,
+            scratch,
+        )
         if code == STORE:
             store_rows(gradients + place, products, layer.ld_w, rows, layer.n_out)
         else:

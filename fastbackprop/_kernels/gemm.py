@@ -92,6 +92,41 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
 
 
 @kernel
+def outer_products(out, zeros, x, ld_x, dz, ld_dz, ld, m, n, k, scratch):
+    """out = x.T @ dz, a few rows of it
+
+    out : (m, n)    rows ``ld`` apart; overwritten, whole vectors of columns
+    x   : (k, m)    dz : (k, n)    rows padded to whole vectors
+
+    The columns of x, each element of which lies in another line, are packed where several panels
+    share the copy: 784 x 128 x 512 takes 6 % less.
+    """
+    width = NV * lanes(out)
+    pack = n > 2 * width and m <= width
+    for p in range(0, k, KC):
+        depth = min(KC, k - p)
+        left, ld_left = x + p * ld_x, ld_x
+        if pack:
+            _pack(scratch, left, ld_x, depth, 1 if m <= lanes(out) else 2)
+            left, ld_left = scratch, width
+        for j in range(0, n, width):
+            panel_product(
+                m,
+                panel_vectors(n, j, out),
+                out + j,
+                ld,
+                zeros if p == 0 else out + j,
+                0 if p == 0 else ld,
+                left,
+                1,
+                ld_left,
+                dz + (p * ld_dz + j),
+                ld_dz,
+                depth,
+            )
+
+
+@kernel
 def add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch):
     """w += factor · x.T @ dz
 

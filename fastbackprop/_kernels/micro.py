@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import literal_unroll
-
 from fastbackprop._kernels.jit import VECTOR_REGISTERS, kernel
 from fastbackprop._kernels.simd import (
     address_of,
@@ -22,9 +20,7 @@ MR = 8 if VECTOR_REGISTERS == 32 else 6
 
 # The shape of a tile must be known at compile time. It is told by types: a tuple as long as the
 # tile is high, so that one source serves every height.
-_HEIGHTS = tuple((0,) * height for height in range(MR, 0, -1))
-_ONE = (0,)
-_TWO = (0, 0)
+_1, _2, _3, _4, _5, _6, _7, _8 = ((0,) * length for length in range(1, 9))
 
 
 @kernel
@@ -49,39 +45,45 @@ def _tiles(height, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b,
 
 
 @kernel
-def _tiles_of(rows, vectors, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k):
-    """Choose the compiled tile of ``rows`` rows and ``vectors`` vectors."""
-    for height in literal_unroll(_HEIGHTS):
-        if rows == len(height):
-            if vectors == 2:
-                _tiles(height, _TWO, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
-            else:
-                _tiles(height, _ONE, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+def _tiles_of(width, rows, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k):
+    """Choose the compiled tile of ``rows`` rows.
+
+    A chain of conditions takes 2 ns; a loop over the heights by literal_unroll took 30, as long as
+    a product with k = 10.
+    """
+    if count == 0:
+        return
+    if rows == 8:
+        _tiles(_8, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    elif rows == 7:
+        _tiles(_7, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    elif rows == 6:
+        _tiles(_6, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    elif rows == 5:
+        _tiles(_5, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    elif rows == 4:
+        _tiles(_4, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    elif rows == 3:
+        _tiles(_3, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    elif rows == 2:
+        _tiles(_2, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    else:
+        _tiles(_1, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
 
 
 @kernel
-def panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k):
-    """out[i, :] = start[i, :] + Σₚ a[i, p] · b[p, :], the sum in the order of p.
-
-    out, start : (m, vectors of width L)       vectors 1 or 2
-    a          : (m, k), element (i, p) at a + i * a_row + p * a_k
-    b          : (k, vectors of width L)
-
-    ``ld_*`` are in elements; ``ld_start`` 0 starts every row alike (a bias, zeros). ``start`` may
-    be ``out``. Every product is fused into its sum, so the bits do not depend on the tiles.
-    """
-    if m <= 0:
-        return
+def _panel_of(width, m, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k):
     # As few tiles as possible, and all as high as each other or one row less: 10 rows are two
     # tiles of 5, since one of 8 and one of 2 would wait for its few sums.
     tiles = (m + MR - 1) // MR
     low = m // tiles
     high_tiles = m - low * tiles
-    _tiles_of(low + 1, vectors, high_tiles, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
-    done = high_tiles * (low + 1)
+    high = low + 1
+    _tiles_of(width, high, high_tiles, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    done = high_tiles * high
     _tiles_of(
+        width,
         low,
-        vectors,
         tiles - high_tiles,
         out + done * ld_out,
         ld_out,
@@ -97,6 +99,25 @@ def panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, ld
 
 
 @kernel
+def panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k):
+    """out[i, :] = start[i, :] + Σₚ a[i, p] · b[p, :], the sum in the order of p.
+
+    out, start : (m, vectors of width L)       vectors 1 or 2
+    a          : (m, k), element (i, p) at a + i * a_row + p * a_k
+    b          : (k, vectors of width L)
+
+    ``ld_*`` are in elements; ``ld_start`` 0 starts every row alike (a bias, zeros). ``start`` may
+    be ``out``. Every product is fused into its sum, so the bits do not depend on the tiles.
+    """
+    if m <= 0:
+        return
+    if vectors == 2:
+        _panel_of(_2, m, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+    else:
+        _panel_of(_1, m, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+
+
+@kernel
 def transpose_block(out, ld_out, a, ld_a):
     """out[j, i] = a[i, j] for a square block as wide as a vector."""
     tile_store(transpose(square_tile_load(a, ld_a)), out, ld_out)
@@ -105,12 +126,12 @@ def transpose_block(out, ld_out, a, ld_a):
 @kernel
 def copy_rows(out, ld_out, a, ld_a, rows):
     """out[i, :] = a[i, :] for rows of NV vectors."""
-    whole = rows - rows % MR
-    for _ in range(0, whole, MR):
-        tile_store(tile_load(a, ld_a, _HEIGHTS[0], _TWO), out, ld_out)
-        a += MR * ld_a
-        out += MR * ld_out
+    whole = rows - rows % 4
+    for _ in range(0, whole, 4):
+        tile_store(tile_load(a, ld_a, _4, _2), out, ld_out)
+        a += 4 * ld_a
+        out += 4 * ld_out
     for _ in range(whole, rows):
-        tile_store(tile_load(a, ld_a, _ONE, _TWO), out, ld_out)
+        tile_store(tile_load(a, ld_a, _1, _2), out, ld_out)
         a += ld_a
         out += ld_out
