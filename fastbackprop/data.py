@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fastbackprop._kernels.gather import ELEMENT_TYPES
 from fastbackprop._kernels.records import SCORE_LARGEST, SCORE_NONE, SCORE_THRESHOLD
+from fastbackprop._kernels.simd import ELEMENT_TYPES
 from fastbackprop.losses import Loss
 
 Array = npt.NDArray[Any]
 
-_KINDS = {np.dtype(type(element)): kind for kind, element in enumerate(ELEMENT_TYPES)}
+_KINDS = {np.dtype(element.name): kind for kind, element in enumerate(ELEMENT_TYPES)}
 
 # Values checked at a time, so that a check of a file larger than memory stays small.
 _CHUNK = 1 << 20
@@ -170,6 +170,7 @@ def input_fields(X: Array) -> dict[str, int]:
     """The fields of a job that describe X."""
     return {
         "x_kind": _KINDS[X.dtype],
+        "x_size": X.itemsize,
         "x_row": X.strides[0],
         "x_column": X.strides[1],
         "n": len(X),

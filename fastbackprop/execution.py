@@ -184,9 +184,9 @@ class Job:
         """Whether the last call ended at a row of X that is not finite."""
         return bool(self._stop[3])
 
-    def run(self, entry: Callable[..., None], thread: int) -> None:
+    def run(self, thread: int) -> None:
         """One thread's part of the work."""
-        entry(self._record.ctypes.data, thread, self._one)
+        passes.run(self._record.ctypes.data, thread, self._one)
 
     def begin(self) -> None:
         """Make the barrier and the stop request ready for the next call of a team."""
@@ -198,18 +198,13 @@ class Job:
         self._stop[0] = 1
 
 
-def compiled(entry: Any, dtype: np.dtype[Any]) -> Any:
-    """The entry point, compiled for a float type or fetched from the disk."""
+def compile_kernels(dtype: np.dtype[Any]) -> None:
+    """Compile the kernels for a float type, or fetch them from the disk."""
     from numba import from_dtype, types
 
     signature = (types.intp, types.intp, from_dtype(dtype))
-    if signature not in entry.overloads:
-        entry.compile(signature)
-    return entry
-
-
-TRAIN = passes.train
-EVALUATE = passes.evaluate
+    if signature not in passes.run.overloads:
+        passes.run.compile(signature)
 
 
 class _Call:
@@ -219,8 +214,8 @@ class _Call:
     thread, who then cannot know whether the last of them took effect.
     """
 
-    def __init__(self, entry: Callable[..., None], job: Job, threads: int) -> None:
-        self._entry, self._job = entry, job
+    def __init__(self, job: Job, threads: int) -> None:
+        self._job = job
         self._begun = [False] * threads
         self._ended = [False] * threads
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -232,7 +227,7 @@ class _Call:
             return
         self._begun[number] = True
         try:
-            self._job.run(self._entry, number)
+            self._job.run(number)
         except BaseException as error:
             self.failure = error
         self._ended[number] = True
@@ -298,7 +293,7 @@ class Team:
             if worker.is_alive():
                 worker.join()
 
-    def run(self, entry: Any, job: Job) -> None:
+    def run(self, job: Job) -> None:
         """Run the job to its last step.
 
         Raises
@@ -306,12 +301,12 @@ class Team:
         KeyboardInterrupt
             After Ctrl-C, when the current step is complete.
         """
-        entry = compiled(entry, job.dtype)
+        compile_kernels(job.dtype)
         job.begin()
         if not self._background:
-            job.run(entry, 0)
+            job.run(0)
             return
-        call = _Call(entry, job, self.threads)
+        call = _Call(job, self.threads)
         interrupt: BaseException | None = None
         while True:
             # No exception may leave before the whole team has begun and has come back.

@@ -9,7 +9,7 @@ import numpy as np
 from fastbackprop._kernels.passes import EVALUATION_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
 from fastbackprop.data import Targets, TrainingData, input_fields, refuse_values
-from fastbackprop.execution import EVALUATE, Job, Team, call_threads
+from fastbackprop.execution import Job, Team, call_threads
 from fastbackprop.plan import Array
 from fastbackprop.probe import BACKGROUND_FLOPS, Probe, data_job
 from fastbackprop.state import State
@@ -37,9 +37,9 @@ def _run_over_rows(job: Job, state: State, X: Array, threads: int | None) -> Non
     blocks = -(-n // EVALUATION_ROWS)
     count = min(call_threads(threads, state.plan, n), blocks)
     job.reserve(state.plan, min(n, EVALUATION_ROWS), count, shared=False)
-    job.set(first=0, last=n)
+    job.set(evaluates=1, first=0, last=n)
     with Team(count, background=flops > BACKGROUND_FLOPS) as team:
-        team.run(EVALUATE, job)
+        team.run(job)
     if job.met_bad_row:
         refuse_values(X, state.plan.dtype)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastbackprop._kernels import codes
 from fastbackprop.data import TrainingData, input_fields, refuse_values
-from fastbackprop.execution import TRAIN, Job, Team, call_threads
+from fastbackprop.execution import Job, Team, call_threads
 from fastbackprop.plan import Array, aligned_zeros
 from fastbackprop.state import State
 
@@ -122,7 +122,7 @@ class Probe:
         self._job.set(update=update)
         background = self._plan.flops(len(self._data.X)) > BACKGROUND_FLOPS
         with Team(self._threads, background=background) as team:
-            team.run(TRAIN, self._job)
+            team.run(self._job)
         if self._job.met_bad_row:
             refuse_values(self._data.X, self._plan.dtype)
         total = self._sums["step_weight"][0]

@@ -13,11 +13,10 @@ from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, refuse_values
 from fastbackprop.execution import (
-    TRAIN,
     Job,
     Team,
     call_threads,
-    compiled,
+    compile_kernels,
     divides_by_inputs,
     training_threads,
 )
@@ -145,7 +144,7 @@ class Epochs:
         self._job.reserve(state.plan, self._batch, threads, shared=True)
         self._job.set(by_inputs=divides_by_inputs(state.plan, self._batch, threads))
         self._good = np.empty_like(state.params)
-        compiled(TRAIN, state.plan.dtype)  # so that the first epoch's seconds are those of training
+        compile_kernels(state.plan.dtype)  # so that the first epoch's seconds are those of training
 
     def run(self) -> dict[str, float]:
         """One epoch; returns what was measured.
@@ -169,7 +168,7 @@ class Epochs:
         self._job.set(first=0, last=self._steps, steps_before=state.steps, epoch=state.epoch)
         start = time.perf_counter()
         try:
-            self.team.run(TRAIN, self._job)
+            self.team.run(self._job)
         finally:
             state.steps += self._job.steps_done
         seconds = time.perf_counter() - start
@@ -277,7 +276,7 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     job.set(first=0, last=1, steps_before=first, epoch=-1 - first)
     before = state.params.copy()
     with Team(threads, background=flops > _BACKGROUND_FLOPS) as team:
-        team.run(TRAIN, job)
+        team.run(job)
     if job.met_bad_row:  # in which case the step has not changed anything
         state.restore(former)
         refuse_values(data.X, state.plan.dtype)

@@ -8,11 +8,10 @@ from kernel_harness import DTYPES, Memory, address, assert_same_bits, each_dtype
 from kernel_harness import padded as whole_vectors
 
 from fastbackprop._kernels import gather as kernels
-from fastbackprop._kernels.gather import ELEMENT_TYPES
 from fastbackprop._kernels.records import JOB, job_at
-from fastbackprop._kernels.simd import pointer
+from fastbackprop._kernels.simd import ELEMENT_TYPES, pointer
 
-SOURCE_TYPES = [type(element) for element in ELEMENT_TYPES]
+SOURCE_TYPES = [np.dtype(element.name).type for element in ELEMENT_TYPES]
 
 
 @jit
@@ -32,6 +31,7 @@ def gather(x, dtype, *, order=None, scale=1.0, offset=0.0, begin=0, n=None):
     job["x"] = x.__array_interface__["data"][0]
     job["x_kind"] = SOURCE_TYPES.index(x.dtype.type)
     job["x_row"], job["x_column"] = x.strides
+    job["x_size"] = x.itemsize
     job["x_scale"], job["x_offset"] = scale, offset
     job["order"] = address(order)
     n_in = x.shape[1]

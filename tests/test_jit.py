@@ -40,7 +40,7 @@ value = entry(1.0)
 PREDICT = """
 import numpy as np
 import fastbackprop as fb
-from fastbackprop._kernels.passes import evaluate as entry
+from fastbackprop._kernels.passes import run as entry
 value = fb.Network([3, 5, 2], random_state=0).predict(np.ones((4, 3))).tolist()
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import literal_unroll
 
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.simd import (
@@ -11,34 +10,22 @@ from fastbackprop._kernels.simd import (
     as_bits,
     fill,
     fma,
-    itemsize,
     lanes,
     live_lanes,
     load,
-    load_as,
+    load_any,
     pointer,
     select,
     store,
 )
 
-# The kernel is told an element type by its position here.
-ELEMENT_TYPES = (
-    np.uint8(0),
-    np.int8(0),
-    np.uint16(0),
-    np.int16(0),
-    np.uint32(0),
-    np.int32(0),
-    np.uint64(0),
-    np.int64(0),
-    np.float32(0),
-    np.float64(0),
-)
-
 
 @kernel
-def _gather_row(out, source, column_stride, width, scale, offset):
+def _gather_row(out, source, kind, size, stride, width, scale, offset):
     """out[j] = source[j] · scale + offset for j < width; returns whether all are finite.
+
+    ``source`` is the address of the first of elements of type ``kind``, ``size`` bytes each and
+    ``stride`` bytes apart.
 
     Elements are converted first and rescaled after, so that strides do not change a bit. ``out``
     is padded to whole vectors, and the padding is written.
@@ -48,13 +35,13 @@ def _gather_row(out, source, column_stride, width, scale, offset):
     # The bits of all v - v, which is 0 for what is finite and NaN else: an OR takes one cycle, a
     # sum would make every vector wait four for the one before.
     seen = as_bits(zero)
-    whole = width - width % lanes(out) if column_stride == 1 else 0
+    whole = width - width % lanes(out) if stride == size else 0
     for j in range(0, whole, lanes(out)):
-        v = fma(load_as(source + j, zero), factor, shift)
+        v = fma(load_any(source + j * size, kind, zero), factor, shift)
         seen = seen | as_bits(v - v)
         store(out + j, v)
     for j in range(whole, width):
-        out[j] = source[j * column_stride]
+        out[j] = load_any(source + j * stride, kind, out[j])
     for j in range(whole, width, lanes(out)):
         v = fma(load(out + j), factor, shift)
         v = select(live_lanes(v, j, width), v, zero)
@@ -73,18 +60,21 @@ def gather_rows(out, ld_out, left, right, job, first, last, begin):
     no gain for the first lines of a row, longer for all; on a noisy machine.
     """
     order = pointer(job.order, np.int64(0))
-    kind = 0
     finite = True
-    for element in literal_unroll(ELEMENT_TYPES):
-        if job.x_kind == kind:
-            stride = job.x_column // itemsize(element)
-            for i in range(first, last):
-                row = order[begin + i] if job.order != 0 else begin + i
-                source = pointer(job.x + row * job.x_row, element) + left * stride
-                place = out + (i * ld_out + left)
-                if not _gather_row(place, source, stride, right - left, job.x_scale, job.x_offset):
-                    finite = False
-        kind += 1
+    for i in range(first, last):
+        row = order[begin + i] if job.order != 0 else begin + i
+        source = job.x + row * job.x_row + left * job.x_column
+        place = out + (i * ld_out + left)
+        finite &= _gather_row(
+            place,
+            source,
+            job.x_kind,
+            job.x_size,
+            job.x_column,
+            right - left,
+            job.x_scale,
+            job.x_offset,
+        )
     return finite
 
 

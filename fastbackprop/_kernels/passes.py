@@ -1,7 +1,8 @@
-"""Forward, backward and update over a table of layers: the two kernels that Python calls.
+"""Forward, backward and update over a table of layers: ``run``, the kernel that Python calls.
 
-``train`` runs steps of an epoch in a team of threads, which divide the work of a step in one of two
-ways. No sum is ever split between threads, so both ways and any number of them give the same bits.
+``_train`` runs steps of an epoch in a team of threads, which divide the work of a step in one of
+two ways. No sum is ever split between threads, so both ways and any number of them give the same
+bits.
 
 By rows of the batch: each thread takes its own through the network and back, and after a barrier
 its own rows of every weight matrix through the gradient and the optimizer. Weights that one thread
@@ -11,7 +12,7 @@ By inputs of the layers: each thread keeps to its own rows of every weight matri
 and in the update, so that they stay in its cache, and activations travel: for many weights and few
 rows. Between layers there is a barrier, since each output needs the products of all threads.
 
-``evaluate`` takes any number of rows through the network only, a block at a time.
+``_evaluate`` takes any number of rows through the network only, a block at a time.
 """
 
 from __future__ import annotations
@@ -266,18 +267,14 @@ def _backward_by_inputs(job, work, scratch, step, thread, n, arrivals):
     return arrivals
 
 
-@entry_point
-def train(job_address, thread, like):
+@kernel
+def _train(job, work, scratch, thread):
     """Steps [first, last) of an epoch, as thread ``thread`` of a team of ``job.threads``.
 
-    ``like`` is a number of the network's float type. Where Python asks for a stop, the team returns
-    after a whole step; where a row is not finite, before that step changes anything.
+    Where Python asks for a stop, the team returns after a whole step; where a row is not finite,
+    before that step changes anything.
     """
-    job = job_at(job_address)
-    work = pointer(job.work, like)
-    scratch = pointer(job.scratch, like) + thread * job.scratch_stride
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
-    mode = flush_subnormals()
     stop = pointer(job.stop, np.int64(0))
     arrivals = job.threads
     logits_only = _is_fused(job.loss)
@@ -327,23 +324,18 @@ def train(job_address, thread, like):
             stop[2] = step + 1 - job.first
         if atomic_load(stop + 1) == step + 1:
             break
-    restore_subnormals(mode)
 
 
-@entry_point
-def evaluate(job_address, thread, like):
+@kernel
+def _evaluate(job, work, scratch, thread):
     """Outputs, or losses and scores, of rows [first, last) of the data, in blocks of rows.
 
     The blocks are shared among ``job.threads`` threads, each with a workspace of its own.
     """
-    job = job_at(job_address)
-    work = pointer(job.work, like) + thread * job.work_stride
-    scratch = pointer(job.scratch, like) + thread * job.scratch_stride
-    outputs = pointer(job.outputs, like)
+    outputs = pointer(job.outputs, work)
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     first, last = share(job.last - job.first, EVALUATION_ROWS, job.threads, thread)
     stop = pointer(job.stop, np.int64(0))
-    mode = flush_subnormals()
     for begin in range(job.first + first, job.first + last, EVALUATION_ROWS):
         if atomic_load(stop) != 0:
             break
@@ -359,4 +351,21 @@ def evaluate(job_address, thread, like):
                 for j in range(tail.n_out):
                     a = work + (tail.a + i * tail.ld_a)
                     outputs[(begin + i) * tail.n_out + j] = a[j]
+
+
+@entry_point
+def run(job_address, thread, like):
+    """The share of thread ``thread`` in a job; ``like`` is a number of the network's float type.
+
+    One entry point for training and evaluation, since most programs need both, and most of the
+    code, and of the seconds to compile it, is common to them.
+    """
+    job = job_at(job_address)
+    work = pointer(job.work, like) + thread * job.work_stride
+    scratch = pointer(job.scratch, like) + thread * job.scratch_stride
+    mode = flush_subnormals()
+    if job.evaluates != 0:
+        _evaluate(job, work, scratch, thread)
+    else:
+        _train(job, work, scratch, thread)
     restore_subnormals(mode)

@@ -50,7 +50,8 @@ JOB = np.dtype(
         ("score", _I),  # how accuracy is counted: SCORE_*
         # the data
         ("x", _I),
-        ("x_kind", _I),  # position of the element type in gather.ELEMENT_TYPES
+        ("x_kind", _I),  # position of the element type in simd.ELEMENT_TYPES
+        ("x_size", _I),  # bytes of an element
         ("x_row", _I),  # strides in bytes
         ("x_column", _I),
         ("x_scale", _F),
@@ -61,6 +62,7 @@ JOB = np.dtype(
         ("order", _I),  # int64 row numbers; or 0 for 0, 1, 2, ...
         ("n", _I),
         ("batch", _I),
+        ("evaluates", _I),  # whether rows only go forward, in blocks; else there are steps
         # which steps, and what becomes of their gradients
         ("first", _I),
         ("last", _I),

@@ -239,16 +239,51 @@ def load(typingctx, p):
     return vector(p), codegen
 
 
+# Element types of data that a kernel reads, told by their position here.
+ELEMENT_TYPES: tuple[Any, ...] = (
+    types.uint8,
+    types.int8,
+    types.uint16,
+    types.int16,
+    types.uint32,
+    types.int32,
+    types.uint64,
+    types.int64,
+    types.float32,
+    types.float64,
+)
+
+
 @intrinsic
-def load_as(typingctx, p, like):
-    """As many elements at ``p`` as ``like`` has lanes, converted to its type."""
-    narrow = Vector(p.dtype, like.lanes)
+def load_any(typingctx, address, kind, like):
+    """A vector or a number like ``like`` of elements of any type, converted.
+
+    The type is a number at run time: one function of each type would take Numba two seconds to
+    compile. In a loop it is LLVM who takes the choice out of it.
+    """
+    lanes, target = (like.lanes, like.dtype) if isinstance(like, Vector) else (1, like)
 
     def codegen(context, builder, sig, args):
-        value = _load(builder, args[0], narrow.llvm, narrow.dtype)
-        return _convert(builder, value, narrow.dtype, like.dtype, like.llvm)
+        result = like.llvm if isinstance(like, Vector) else _element(like)
+        pointer = builder.inttoptr(args[0], _BYTE_POINTER)
+        end = builder.append_basic_block("loaded")
+        blocks = [builder.append_basic_block(str(dtype)) for dtype in ELEMENT_TYPES]
+        choice = builder.switch(args[1], blocks[-1])
+        values = []
+        for number, (dtype, block) in enumerate(zip(ELEMENT_TYPES, blocks, strict=True)):
+            choice.add_case(number, block)
+            builder.position_at_end(block)
+            source = _element(dtype) if lanes == 1 else Vector(dtype, lanes).llvm
+            value = _load(builder, pointer, source, dtype)
+            values.append(_convert(builder, value, dtype, target, result))
+            builder.branch(end)
+        builder.position_at_end(end)
+        phi = builder.phi(result)
+        for value, block in zip(values, blocks, strict=True):
+            phi.add_incoming(value, block)
+        return phi
 
-    return like(p, like), codegen
+    return like(types.intp, types.intp, like), codegen
 
 
 @intrinsic

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from fastbackprop import execution
 from fastbackprop.cli.output import Output
-from fastbackprop.execution import EVALUATE, TRAIN, compiled
 
 _PATIENCE_SECONDS = 2.0  # the kernels come from the disk in less
 
@@ -21,8 +21,7 @@ def compile_kernels(dtype: np.dtype[Any], output: Output) -> None:
     notice.daemon = True
     notice.start()
     try:
-        for entry in (TRAIN, EVALUATE):
-            compiled(entry, dtype)
+        execution.compile_kernels(dtype)
     finally:
         notice.cancel()
         notice.join()
