@@ -9,11 +9,12 @@ Dense        10  softmax          1,290
 Inputs 784, loss cross_entropy, float32, 101,770 parameters (407.1 kB)
 """
 
-from fastbackprop import autograd, datasets
+from fastbackprop import autograd, datasets, gradcheck
 from fastbackprop._version import __version__
 from fastbackprop.activations import Activation
 from fastbackprop.callbacks import Callback
 from fastbackprop.errors import FileFormatError
+from fastbackprop.gradcheck import GradientCheckReport, GradientMismatch, check_gradients
 from fastbackprop.initializers import Initializer
 from fastbackprop.inspection import diagnostics
 from fastbackprop.layers import Dense, Dropout, Rescaling
@@ -44,6 +45,8 @@ __all__ = [
     "Dropout",
     "ExponentialDecay",
     "FileFormatError",
+    "GradientCheckReport",
+    "GradientMismatch",
     "History",
     "Initializer",
     "InverseScaling",
@@ -56,7 +59,9 @@ __all__ = [
     "Warmup",
     "__version__",
     "autograd",
+    "check_gradients",
     "datasets",
     "diagnostics",
+    "gradcheck",
     "load",
 ]

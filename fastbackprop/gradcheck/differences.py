@@ -1,0 +1,207 @@
+"""Derivatives along a line from values alone, each with a bound on its own error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastbackprop.plan import Array
+
+EPS = float(np.finfo(np.float64).eps)
+
+# Of a central difference: halving it costs as many digits by rounding as it gains by truncation.
+CENTRAL_STEP = EPS ** (1 / 3)
+
+# Extrapolation begins with steps so long that rounding takes nothing, and halves them until it
+# does. At the shortest, 2e-12, a difference still has 3 digits: enough to tell a wrong derivative.
+_LONGEST_STEP = 2.0**-7
+_LEVELS = 32
+
+# Bound on an error by rounding, in standard deviations of the noise of the loss.
+_DEVIATIONS = 8.0
+
+# Noise is seen in differences of this order of as many values: a smooth function has none there.
+_NOISE_ORDER = 4
+_NOISE_VALUES = 16
+_NOISE_START, _NOISE_SPACING = 2.0**-20, 2.0**-46
+
+
+class Sample(NamedTuple):
+    """The loss at one place, and whether it is on the same smooth piece as at the origin.
+
+    Differences are taken term by term before they are added: two sums of many terms agree in so
+    many digits that few are left.
+    """
+
+    terms: Array  # their sum is the loss
+    kinked: bool = False  # a unit is on another side of a kink, or the loss is not finite
+    bent: bool = False  # a unit is on another side of a jump of the second derivative
+
+
+class Estimate(NamedTuple):
+    """A derivative along a line."""
+
+    value: float
+    uncertainty: float  # a bound on its error: truncation and rounding
+    jump: float  # the slope on the right minus that on the left, over the last steps
+    crossed: bool  # whether longer steps went over a kink
+
+
+class Line:
+    """The loss as a function of one number t: some arrays move from where they are, together.
+
+    Parameters
+    ----------
+    loss : callable
+        Returns the `Sample` of the arrays as they are.
+    moves : sequence of (values, direction)
+        Each ``values`` becomes ``values + t * direction``, in place, and is put back.
+    """
+
+    def __init__(
+        self, loss: Callable[[], Sample], moves: Sequence[tuple[Array, Array | float]]
+    ) -> None:
+        self._loss = loss
+        self._moves = [(values, values.copy(), direction) for values, direction in moves]
+
+    def at(self, t: float) -> tuple[float, Sample]:
+        """The distance that was moved, which rounding may make another than t, and the loss."""
+        try:
+            for values, origin, direction in self._moves:
+                np.add(origin, t * direction, out=values)
+            if len(self._moves) == 1 and self._moves[0][1].size == 1:
+                values, origin, direction = self._moves[0]
+                t = float((values - origin).item() / direction)
+            return t, self._loss()
+        finally:
+            for values, origin, _ in self._moves:
+                values[...] = origin
+
+
+def _slopes(line: Line, home: Array, h: float) -> tuple[float, float, float, Sample, Sample]:
+    """The mean slope between -h and h, and those of the left and the right half."""
+    right, above = line.at(h)
+    left, below = line.at(-h)
+    return (
+        float((above.terms - below.terms).sum()) / (right - left),
+        float((home - below.terms).sum()) / -left,
+        float((above.terms - home).sum()) / right,
+        above,
+        below,
+    )
+
+
+def central(line: Line, home: Array, h: float, noise: float) -> Estimate | None:
+    """The central difference with step h; None if it goes over a kink or a bend.
+
+    Its uncertainty is that of rounding only.
+    """
+    value, left, right, above, below = _slopes(line, home, h)
+    if above.kinked or below.kinked or above.bent or below.bent:
+        return None
+    return Estimate(value, _DEVIATIONS * noise / h, right - left, False)
+
+
+def extrapolated(
+    line: Line,
+    home: Array,
+    scale: float,
+    noise: float,
+    *,
+    step: float | None = None,
+    goal: float = 0.0,
+) -> Estimate | None:
+    """Central differences with ever shorter steps, extrapolated to none.
+
+    Parameters
+    ----------
+    line : Line
+        What to differentiate, at t = 0.
+    home : ndarray
+        The terms of the loss there.
+    scale : float
+        The unit of the steps.
+    noise : float
+        The standard deviation of the rounding of the loss.
+    step : float, optional
+        The longest step.
+    goal : float
+        An uncertainty that is small enough to stop at.
+
+    Returns
+    -------
+    Estimate or None
+        The estimate of least uncertainty; None if each step goes over a kink.
+
+    Notes
+    -----
+    Where a second derivative jumps, the error falls like h instead of h², and the shortest useful
+    step is taken as it is.
+
+    References
+    ----------
+    C. J. F. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)", Advances in Engineering
+    Software 4 (1982): the tableau, and the difference of its neighbours as the error.
+    """
+    h = scale * _LONGEST_STEP if step is None else step
+    best: Estimate | None = None
+    former: list[float] = []  # the row of the tableau for the step before
+    former_bent: float | None = None
+    crossed = False
+    for _ in range(_LEVELS):
+        value, left, right, above, below = _slopes(line, home, h)
+        rounding = _DEVIATIONS * noise / h
+        candidates: list[tuple[float, float]] = []
+        if above.kinked or below.kinked:
+            crossed, former, former_bent = True, [], None
+        elif above.bent or below.bent:
+            if former_bent is not None:
+                candidates.append((value, 2 * abs(value - former_bent) + rounding))
+            former, former_bent = [], value
+        else:
+            row = [value]
+            for order, before in enumerate(former, start=1):
+                refined = row[-1] + (row[-1] - before) / (4.0**order - 1.0)
+                error = max(abs(refined - row[-1]), abs(refined - before))
+                candidates.append((refined, error + 2 * rounding))
+                row.append(refined)
+            former, former_bent = row, None
+        for candidate, error in candidates:
+            if best is None or error < best.uncertainty:
+                best = Estimate(candidate, error, right - left, crossed)
+        if best is not None and best.uncertainty <= max(goal, rounding):
+            break  # shorter steps would only bring more rounding
+        h /= 2
+    return best
+
+
+def one_sided(line: Line, home: Array, scale: float) -> tuple[float, float] | None:
+    """The slopes on the left and the right of the origin; None where one does not converge."""
+    h = scale * 2.0**-28
+    _, left, right, *_ = _slopes(line, home, h)
+    _, left_again, right_again, *_ = _slopes(line, home, h / 2)
+    size = max(abs(left), abs(right))
+    if max(abs(left - left_again), abs(right - right_again)) > 0.1 * size:
+        return None
+    return left, right
+
+
+def noise_of(line: Line) -> float:
+    """The standard deviation of the rounding of the loss, from values very close to each other.
+
+    References
+    ----------
+    J. J. Moré and S. M. Wild, "Estimating computational noise", SIAM Journal on Scientific
+    Computing 33 (2011), equation 3.4: the k-th differences of independent errors of variance σ²
+    have the variance σ² (2k)! / (k!)².
+    """
+    places = [_NOISE_START + i * _NOISE_SPACING for i in range(_NOISE_VALUES)]
+    terms = np.array([line.at(t)[1].terms for t in places])
+    differences = np.diff(terms, _NOISE_ORDER, axis=0)
+    variance = (differences**2).mean(axis=0).sum() / math.comb(2 * _NOISE_ORDER, _NOISE_ORDER)
+    # Values of which all happen to round alike are still rounded.
+    least = EPS / 4 * math.sqrt(float((terms[0] ** 2).sum()))
+    return max(math.sqrt(float(variance)), least)

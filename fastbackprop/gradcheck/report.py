@@ -1,0 +1,359 @@
+"""What a gradient check found: a verdict, the worst entries, a table, a page and a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from fastbackprop.gradcheck.verdicts import (
+    GradientEntry,
+    GradientMismatch,
+    Verdict,
+    significant_digits,
+)
+
+_WIDTH = 80
+_SHOWN = 5  # failures that the text lists
+
+# Worst first, however small the numbers.
+_RANK = {Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 1, Verdict.PASS: 2, Verdict.KINK: 2}
+
+# Of Okabe and Ito, which colour-blind people can tell apart; the markers differ, too.
+_STYLES: dict[Verdict, dict[str, Any]] = {
+    Verdict.PASS: {"color": "#0072B2", "marker": "o"},
+    Verdict.KINK: {"color": "#E69F00", "marker": "^"},
+    Verdict.INCONCLUSIVE: {"color": "#999999", "marker": "s"},
+    Verdict.FAIL: {"color": "#D55E00", "marker": "X"},
+}
+_EXACT = 1e-17  # where the picture puts an error of 0, or one that is not known
+
+
+class Comparison(NamedTuple):
+    """A gradient that came another way, compared with the one that was checked.
+
+    Attributes
+    ----------
+    what : str
+        Which one.
+    error : float
+        The worst relative error.
+    tolerance : float
+        What it may be.
+    name : str or None
+        The entry that has it; None if nothing differs.
+    actual, expected : float
+        The two values.
+    """
+
+    what: str
+    error: float
+    tolerance: float
+    name: str | None
+    actual: float
+    expected: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether they agree."""
+        return self.error <= self.tolerance
+
+    def describe(self) -> str:
+        """The worst error in one line."""
+        digits = significant_digits(self.actual, self.expected)
+        return (
+            f"{self.what}: {self.name} is {self.actual:.{digits}g} instead of "
+            f"{self.expected:.{digits}g} (relative error {self.error:.0e} > {self.tolerance:.0e})"
+        )
+
+
+class TensorSummary(NamedTuple):
+    """What was found in one tensor.
+
+    Attributes
+    ----------
+    name : str
+        As in a saved network: ``layers.1.weight``.
+    checked : int
+        Entries, or directions, that were measured.
+    total : int or None
+        Entries that there are; None where directions were measured.
+    counts : dict of Verdict to int
+        How many of each verdict.
+    error : float
+        The worst relative error of those that passed or failed; 0 if there are none.
+    """
+
+    name: str
+    checked: int
+    total: int | None
+    counts: dict[Verdict, int]
+    error: float
+
+
+class GradientCheckReport:
+    """The result of `check_gradients` and of `gradcheck.check`.
+
+    Attributes
+    ----------
+    entries : list of GradientEntry
+        Every derivative that was measured, tensor by tensor.
+    comparisons : list of Comparison
+        Of a network: the steps of training, and the gradients in its own float type.
+    different_bits : int
+        Numbers that were not the same to the last bit in a second backward pass.
+    method : str
+        How derivatives were measured.
+    rtol : float
+        The relative error that passes.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[GradientEntry],
+        comparisons: Sequence[Comparison],
+        different_bits: int,
+        *,
+        totals: Mapping[str, int],
+        method: str,
+        rtol: float,
+    ) -> None:
+        self.entries = list(entries)
+        self.comparisons = list(comparisons)
+        self.different_bits = different_bits
+        self.method, self.rtol = method, rtol
+        self._totals = dict(totals)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed, and not everything was inconclusive."""
+        verdicts = {entry.verdict for entry in self.entries}
+        return (
+            Verdict.FAIL not in verdicts
+            and verdicts != {Verdict.INCONCLUSIVE}
+            and all(comparison.ok for comparison in self.comparisons)
+            and self.reproducible
+        )
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether the same gradient, computed again, had the same bits."""
+        return self.different_bits == 0
+
+    def worst(self, count: int = 10) -> list[GradientEntry]:
+        """The entries of largest relative error: failures first, then inconclusive ones.
+
+        Parameters
+        ----------
+        count : int, default 10
+            How many at most.
+        """
+
+        def rank(entry: GradientEntry) -> tuple[int, float]:
+            error = entry.relative_error
+            return _RANK[entry.verdict], -error if error == error else math.inf
+
+        return sorted(self.entries, key=rank)[:count]
+
+    def by_tensor(self) -> list[TensorSummary]:
+        """The number of entries of each verdict, and the worst error, for each tensor."""
+        groups: dict[str, list[GradientEntry]] = {}
+        for entry in self.entries:
+            groups.setdefault(entry.tensor_name, []).append(entry)
+        return [
+            TensorSummary(
+                name,
+                len(group),
+                None if group[0].directional else self._totals[name],
+                {verdict: _count(group, verdict) for verdict in Verdict},
+                max((e.relative_error for e in group if _is_decided(e)), default=0.0),
+            )
+            for name, group in groups.items()
+        ]
+
+    def summary(self) -> str:
+        """A table with a line for each tensor, as text of at most 80 columns."""
+        head = ("Tensor", "Checked", "Pass", "Kink", "Unclear", "Fail", "Worst error")
+        rows = [head, *self._rows()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        return "\n".join(
+            f"{row[0]:<{widths[0]}}"
+            + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))
+            for row in rows
+        )
+
+    def raise_for_failure(self) -> None:
+        """Raise unless `ok`.
+
+        Raises
+        ------
+        GradientMismatch
+            Naming the worst entry.
+        """
+        if not self.ok:
+            raise GradientMismatch("; ".join(_sentence(line) for line in self._problems(1)))
+
+    def __str__(self) -> str:
+        lines = [self._verdict(), "", self.summary(), ""]
+        for comparison in self.comparisons:
+            error = f"{comparison.error:.1e} (allowed {comparison.tolerance:.0e})"
+            lines.append(f"{comparison.what}: worst error {error}")
+        lines.append(self._repeatability())
+        if not self.ok:
+            lines += ["", *(piece for line in self._problems(_SHOWN) for piece in _wrapped(line))]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<GradientCheckReport: {self._verdict().removeprefix('Gradients ')}>"
+
+    def _repr_html_(self) -> str:
+        head, *rows = (
+            ("Tensor", "Checked", "Pass", "Kink", "Unclear", "Fail", "Worst error"),
+            *self._rows(),
+        )
+        cells = "".join(f"<th>{escape(name)}</th>" for name in head)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        )
+        after = [
+            f"{comparison.what}: worst error {comparison.error:.1e}"
+            for comparison in self.comparisons
+        ]
+        after += [self._repeatability(), *([] if self.ok else self._problems(_SHOWN))]
+        items = "".join(f"<li>{escape(line)}</li>" for line in after)
+        return (
+            f"<p><b>{escape(self._verdict())}</b></p>"
+            f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table><ul>{items}</ul>"
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the relative error of every entry, tensor by tensor, on a logarithmic axis.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure unless given.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        axes = _new_axes() if ax is None else ax
+        names = list(dict.fromkeys(entry.tensor_name for entry in self.entries))
+        for verdict, style in _STYLES.items():
+            places, errors = [], []
+            for column, name in enumerate(names):
+                group = [e for e in self.entries if e.tensor_name == name]
+                for i, entry in enumerate(group):
+                    if entry.verdict is verdict:
+                        places.append(column + 0.7 * ((i + 0.5) / len(group) - 0.5))
+                        errors.append(_drawable(entry.relative_error))
+            if places:
+                label = f"{verdict} ({len(places):,})"
+                axes.scatter(places, errors, s=14, alpha=0.6, linewidths=0, label=label, **style)
+        axes.axhline(self.rtol, color="black", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"rtol {self.rtol:g}",
+            (1.0, self.rtol),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            horizontalalignment="right",
+        )
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, _EXACT / 3), max(high, 10 * self.rtol))
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_xticks(range(len(names)), names, rotation=30, horizontalalignment="right")
+        axes.set_ylabel("relative error")
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+        return axes
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows = []
+        for name, checked, total, counts, error in self.by_tensor():
+            measured = f"{checked:,}" if total in (checked, None) else f"{checked:,}/{total:,}"
+            numbers = [
+                f"{counts[verdict]:,}"
+                for verdict in (Verdict.PASS, Verdict.KINK, Verdict.INCONCLUSIVE, Verdict.FAIL)
+            ]
+            rows.append((name, measured, *numbers, f"{error:.1e}"))
+        return rows
+
+    def _verdict(self) -> str:
+        unit = "directions" if self.method == "directional" else "entries"
+        how = f"{len(self.entries):,} {unit}, {self.method}, rtol {self.rtol:g}"
+        if self.ok:
+            return f"Gradients passed: {how}"
+        failed = _count(self.entries, Verdict.FAIL)
+        return f"Gradients FAILED: {failed:,} of {how}"
+
+    def _repeatability(self) -> str:
+        if self.reproducible:
+            return "A second backward pass gave the same bits."
+        return f"A second backward pass gave {self.different_bits:,} other numbers."
+
+    def _problems(self, most: int) -> list[str]:
+        """What is wrong, worst first, with at most ``most`` entries."""
+        failures = [entry for entry in self.worst(most) if entry.verdict is Verdict.FAIL]
+        source = "the gradient is" if self._is_function else "backward gives"
+        problems = [entry.describe(self.rtol, source) for entry in failures]
+        more = _count(self.entries, Verdict.FAIL) - len(failures)
+        if more:
+            problems.append(f"{more:,} more {'entries fail' if more > 1 else 'entry fails'}")
+        if not problems and not any(_is_decided(entry) for entry in self.entries):
+            problems.append(
+                "every entry is inconclusive: finite differences are not precise enough here; "
+                "scale the inputs to about 1, or leave out step"
+            )
+        problems += [comparison.describe() for comparison in self.comparisons if not comparison.ok]
+        return problems if self.reproducible else [*problems, self._repeatability()]
+
+    @property
+    def _is_function(self) -> bool:
+        return "theta" in self._totals
+
+
+def _count(entries: Iterable[GradientEntry], verdict: Verdict) -> int:
+    return sum(entry.verdict is verdict for entry in entries)
+
+
+def _is_decided(entry: GradientEntry) -> bool:
+    return entry.verdict is not Verdict.INCONCLUSIVE
+
+
+def _sentence(text: str) -> str:
+    return text.rstrip(".")
+
+
+def _wrapped(text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
+
+
+def _drawable(error: float) -> float:
+    """A place on a logarithmic axis for any error."""
+    if error != error:
+        return _EXACT
+    return min(max(error, _EXACT), 1e3)
+
+
+def _new_axes() -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            'the picture needs matplotlib: pip install "fastbackprop[cli]"'
+        ) from error
+    figure = Figure(figsize=(7.0, 4.5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure.add_subplot()
