@@ -10,10 +10,17 @@ import numpy as np
 
 from fastbackprop import training
 from fastbackprop.activations import Activation
-from fastbackprop.data import TrainingData, checked_inputs, checked_targets, checked_weights
+from fastbackprop.data import (
+    Targets,
+    TrainingData,
+    checked_inputs,
+    checked_targets,
+    checked_weights,
+)
 from fastbackprop.gradcheck.differences import EPS, Sample
 from fastbackprop.gradcheck.examination import PiecewisePoint, Tensor, checked_rules, examine
 from fastbackprop.gradcheck.report import Comparison, GradientCheckReport
+from fastbackprop.gradcheck.verdicts import relative_errors
 from fastbackprop.optimizers import SGD
 from fastbackprop.plan import Array, Plan
 from fastbackprop.probe import Probe
@@ -36,6 +43,9 @@ _STEPS = {
     "SGD, weight_decay": SGD(1.0, weight_decay=_DECAY),
     "SGD, clip_norm": SGD(1.0, clip_norm=_NO_CLIPPING),
 }
+
+# The rate of two steps of which the second must follow the first.
+_SHORT = 2.0**-6
 
 # float32 rounds each value as if the inputs of its layer were a little different. By how much that
 # changes the gradient is tried out, as often as this; the real change is within a few times of it.
@@ -62,7 +72,8 @@ def check_gradients(
     `Dropout` is active, with one mask that `seed` decides. These are checked, too:
 
     - the steps of training, which take their gradients another way than
-      ``net.loss_and_gradients``: one of SGD, one with weight decay, one with clipping by norm;
+      ``net.loss_and_gradients``: one of SGD, one with weight decay, one with clipping by norm, and,
+      without dropout, two in a row;
     - for a float32 network, its own gradients, within what rounding to float32 explains;
     - that a second backward pass, and one of two threads, give the same bits.
 
@@ -149,6 +160,8 @@ def check_gradients(
     point = NetworkPoint(twin, data, inputs=with_inputs, rng=rng)
     entries = examine(point, rules, rng)
     comparisons = [_training_step(point, name, rules.rtol) for name in _STEPS]
+    if all(stage.dropout == 0.0 for stage in twin_plan.stages):  # else each step has its own mask
+        comparisons.append(_two_steps(point, rules.rtol))
     if plan.dtype != _FLOAT64:
         own_targets = checked_targets(y, len(given), plan.n_out, plan.loss, plan.dtype)
         own = _state_of(Plan(net.layers, plan.loss, output, plan.dtype), theta, mask_seed)
@@ -183,6 +196,11 @@ class NetworkPoint(PiecewisePoint):
         self._inputs = inputs
         self.probe = Probe(state, data, inputs=True, dropout_epoch=_EPOCH)
         self._total = _total_weight(data)
+        # The parameters change between two passes, so that a copy kept from an earlier one shows.
+        theta = state.params.copy()
+        state.params *= 0.5
+        self.probe.differentiate()
+        state.params[...] = theta
         self.probe.differentiate()
         self.gradient = self.probe.parameter_gradients.copy()
         self._input_gradient = self.probe.input_gradients.copy()
@@ -227,6 +245,16 @@ class NetworkPoint(PiecewisePoint):
         state = _state_of(plan, _moved(theta, rng, distance), self.state.seed)
         data = self.data._replace(X=_moved(X, rng, distance))
         return NetworkPoint(state, data, inputs=self._inputs, rng=rng)
+
+    def copy(self) -> State:
+        """A network with the same parameters, which may be trained."""
+        plan = self.state.plan
+        return _state_of(plan, plan.pack(self.state.params), self.state.seed)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The tensors that are not inputs."""
+        return [tensor for tensor in self.tensors if tensor.layer is not None]
 
     def different_bits(self) -> int:
         """Numbers of the gradient that another backward pass computes otherwise."""
@@ -313,20 +341,60 @@ def _differ(watched: list[Callable[[], Array]], home: list[Array]) -> bool:
 def _training_step(point: NetworkPoint, name: str, rtol: float) -> Comparison:
     """Take a step of SGD with a rate of 1, and compare what it did with the gradient."""
     plan = point.state.plan
-    copy = _state_of(plan, plan.pack(point.state.params), point.state.seed)
+    copy = point.copy()
     before = copy.params.copy()
     optimizer = _STEPS[name]
     with suppress(training.DivergenceError):  # then nothing moves, which is an error of 100 %
         training.step(copy, point.data, optimizer)
     expected = point.gradient + optimizer.weight_decay * before
-    sums = len(point.data.X) + 8
-    floors = [
-        EPS * sums * (magnitude + np.abs(tensor.values)) / rtol
-        for tensor, magnitude in zip(point.tensors, point.magnitudes(), strict=False)
-    ]
     return _compared(
-        f"training step ({name})", point, plan, before - copy.params, expected, floors, rtol
+        f"training step ({name})",
+        point,
+        plan,
+        before - copy.params,
+        expected,
+        _rounding_floors(point, 1.0, rtol),
+        rtol,
     )
+
+
+def _two_steps(point: NetworkPoint, rtol: float) -> Comparison:
+    """Compare two steps of one epoch with the gradients before each.
+
+    The second must not see anything of the parameters before the first.
+    """
+    plan, data = point.state.plan, point.data
+    between, after = point.copy(), point.copy()
+    labels, values, score = data.targets
+    twice = TrainingData(
+        np.concatenate([data.X, data.X]),
+        Targets(_repeated(labels), _repeated(values), score),
+        _repeated(data.weights),
+    )
+    optimizer = SGD(_SHORT)
+    recipe = training.Recipe(1, len(data.X), optimizer, False, (), None, 0)
+    with suppress(training.DivergenceError):
+        training.step(between, data, optimizer)
+        epochs = training.Epochs(after, twice, recipe)
+        with epochs.team:
+            epochs.run()
+    moved = (point.state.params - after.params) / _SHORT
+    expected = point.gradient + _gradient(between, data)
+    floors = _rounding_floors(point, _SHORT, rtol)
+    return _compared("training epoch (two steps)", point, plan, moved, expected, floors, rtol)
+
+
+def _repeated(array: Array | None) -> Array | None:
+    return None if array is None else np.concatenate([array, array])
+
+
+def _rounding_floors(point: NetworkPoint, rate: float, rtol: float) -> list[Array]:
+    """Denominators that allow for the rounding of parameters that moved by rate · gradient."""
+    sums = 2 * len(point.data.X) + 8
+    return [
+        EPS * sums * (magnitude + np.abs(tensor.values) / rate) / rtol
+        for tensor, magnitude in zip(point.parameters, point.magnitudes(), strict=True)
+    ]
 
 
 def _own_type(
@@ -394,13 +462,9 @@ def _compared(
     worst = Comparison(what, 0.0, rtol, None, 0.0, 0.0)
     actuals = _by_tensor(plan, actual)
     expecteds = _by_tensor(plan, expected)
-    for tensor, now, then, floor in zip(point.tensors, actuals, expecteds, floors, strict=False):
-        scale = float(np.abs(then).max(initial=0.0))
-        errors = np.abs(now - then) / np.maximum(
-            np.maximum(np.maximum(np.abs(now), np.abs(then)), 0.1 * scale),
-            np.maximum(floor, np.finfo(np.float64).tiny),
-        )
-        errors = np.where(np.isfinite(errors), errors, np.inf)
+    parts = zip(point.parameters, actuals, expecteds, floors, strict=True)
+    for tensor, now, then, floor in parts:
+        errors = relative_errors(now, then, float(np.abs(then).max(initial=0.0)), floor)
         place = np.unravel_index(int(errors.argmax()), errors.shape)
         if errors[place] > worst.error:
             name = f"{_full_name(tensor)}[{', '.join(map(str, map(int, place)))}]"

@@ -293,6 +293,8 @@ class GradientCheckReport:
         if self.ok:
             return f"Gradients passed: {how}"
         failed = _count(self.entries, Verdict.FAIL)
+        if not failed and not any(_is_decided(entry) for entry in self.entries):
+            return f"Gradients NOT CHECKED, all inconclusive: {how}"
         return f"Gradients FAILED: {failed:,} of {how}"
 
     def _repeatability(self) -> str:

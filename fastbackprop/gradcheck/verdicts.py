@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from fastbackprop.gradcheck.differences import Estimate
+from fastbackprop.plan import Array
 
 # Entries below this share of their tensor's largest are held to the error of one that large: they
 # are sums whose terms cancel, and have no more correct digits.
@@ -135,7 +138,7 @@ def relative_error(analytic: float, numeric: float, scale: float, floor: float =
     """How far apart two derivatives are, relative to the larger one.
 
     ``scale`` is the largest derivative of their tensor; a denominator is at least a tenth of that,
-    and at least ``floor``.
+    and at least ``floor``. It is infinite where a derivative is not finite.
 
     Examples
     --------
@@ -144,11 +147,26 @@ def relative_error(analytic: float, numeric: float, scale: float, floor: float =
     >>> relative_error(1e-9, 2e-9, scale=1.0)
     1e-08
     """
-    if not math.isfinite(analytic):
-        return math.inf
     difference = abs(analytic - numeric)
     denominator = max(size_of(analytic, numeric, scale), floor)
+    if not math.isfinite(difference):
+        return math.inf
     return difference / denominator if denominator > 0 else 0.0
+
+
+def relative_errors(analytic: Array, expected: Array, scale: float, floor: Array) -> Array:
+    """`relative_error` of each entry of two arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> relative_errors(np.array([1.01, 1e-9]), np.array([1.0, 2e-9]), 1.0, np.zeros(2))
+    array([9.9...e-03, 1.0...e-08])
+    """
+    difference = np.abs(analytic - expected)
+    sizes = np.maximum(np.maximum(np.abs(analytic), np.abs(expected)), _SMALL * scale)
+    denominators = np.maximum(np.maximum(sizes, floor), np.finfo(np.float64).tiny)
+    return np.where(np.isfinite(difference), difference / denominators, np.inf)
 
 
 def judge(analytic: float, estimate: Estimate, scale: float, rtol: float) -> tuple[float, Verdict]:
