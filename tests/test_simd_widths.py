@@ -22,6 +22,7 @@ FILES = [
     "test_dropout.py",
     "test_team.py",
     "test_network.py",
+    "test_gradcheck_networks.py",
 ]
 
 

@@ -82,6 +82,7 @@ LAYOUT = [
     "cli.learning_curve",
     "cli.predict",
     "cli.train",
+    "cli.check",
     "cli.textbook",
     "cli",
     "__main__",

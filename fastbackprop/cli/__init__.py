@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from fastbackprop._version import __version__
-from fastbackprop.cli import predict, textbook, train
+from fastbackprop.cli import check, predict, textbook, train
 from fastbackprop.cli.arguments import Parser
 from fastbackprop.training import DivergenceError
 
@@ -16,10 +16,12 @@ _EXAMPLES = """\
 examples:
   fastbackprop train
   fastbackprop predict digits.safetensors 9.png
+  fastbackprop check digits.safetensors
   fastbackprop textbook --lr 3.0
 
 exit codes:
-  0 done; 1 training diverged; 2 wrong arguments or files; 130 interrupted
+  0 done; 1 training diverged, or a check failed; 2 wrong arguments or files;
+  130 interrupted
 """
 
 # What the shell reports for a program that a signal ended: 128 + the signal's number.
@@ -38,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when done, 1 when training diverged, 2 for wrong arguments or files, 130 after Ctrl-C,
-        141 when whoever read the output went away. All but 0 and 141 print one line to stderr.
+        0 when done, 1 when training diverged or a check failed, 2 for wrong arguments or files, 130
+        after Ctrl-C, 141 when whoever read the output went away. Divergence, 2 and 130 print one
+        line to stderr.
 
     Examples
     --------
@@ -85,7 +88,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, predict, textbook):
+    for command in (train, predict, check, textbook):
         command.add_parser(commands)
     return parser
 

@@ -20,13 +20,21 @@ CENTRAL_STEP = EPS ** (1 / 3)
 _LONGEST_STEP = 2.0**-7
 _LEVELS = 32
 
+# Steps that share nothing with those, and how much a disagreement with them counts.
+_OTHER_STEP = 0.7 * _LONGEST_STEP
+_DISTRUST = 10.0
+
 # Bound on an error by rounding, in standard deviations of the noise of the loss.
 _DEVIATIONS = 8.0
 
 # Noise is seen in differences of this order of as many values: a smooth function has none there.
 _NOISE_ORDER = 4
 _NOISE_VALUES = 16
-_NOISE_START, _NOISE_SPACING = 2.0**-20, 2.0**-46
+_NOISE_SPACING = 2.0**-46
+
+# They begin at some distance, so that units exactly on a kink stay on one side of it; nearer, or on
+# the other side, where the loss is not finite.
+_NOISE_STARTS = (2.0**-20, -(2.0**-20), 2.0**-36, -(2.0**-36), 0.0)
 
 
 class Sample(NamedTuple):
@@ -58,7 +66,8 @@ class Line:
     loss : callable
         Returns the `Sample` of the arrays as they are.
     moves : sequence of (values, direction)
-        Each ``values`` becomes ``values + t * direction``, in place, and is put back.
+        Each ``values`` becomes ``values + t * direction``, in place, and is put back. The
+        direction of a line along one entry is a float.
     """
 
     def __init__(
@@ -72,9 +81,9 @@ class Line:
         try:
             for values, origin, direction in self._moves:
                 np.add(origin, t * direction, out=values)
-            if len(self._moves) == 1 and self._moves[0][1].size == 1:
-                values, origin, direction = self._moves[0]
-                t = float((values - origin).item() / direction)
+            values, origin, direction = self._moves[0]
+            if isinstance(direction, float):
+                t = (values - origin).item() / direction
             return t, self._loss()
         finally:
             for values, origin, _ in self._moves:
@@ -178,15 +187,34 @@ def extrapolated(
     return best
 
 
+def confirmed(line: Line, home: Array, scale: float, noise: float, first: Estimate) -> Estimate:
+    """An extrapolated estimate, as uncertain as other steps show it to be.
+
+    In a rough function, two differences that agree by chance pass for convergence.
+    """
+    second = extrapolated(line, home, scale, noise, step=_OTHER_STEP * scale)
+    if second is None:
+        return first
+    apart = abs(first.value - second.value)
+    if apart <= first.uncertainty + second.uncertainty:
+        return first
+    return first._replace(uncertainty=_DISTRUST * apart)
+
+
 def one_sided(line: Line, home: Array, scale: float) -> tuple[float, float] | None:
-    """The slopes on the left and the right of the origin; None where one does not converge."""
+    """The slopes on the left and the right of the origin; None where one does not converge.
+
+    They are the same where what they differ by is curvature: it halves with the step.
+    """
     h = scale * 2.0**-28
     _, left, right, *_ = _slopes(line, home, h)
-    _, left_again, right_again, *_ = _slopes(line, home, h / 2)
+    value, left_again, right_again, *_ = _slopes(line, home, h / 2)
     size = max(abs(left), abs(right))
-    if max(abs(left - left_again), abs(right - right_again)) > 0.1 * size:
+    if not max(abs(left - left_again), abs(right - right_again)) <= 0.1 * size:
         return None
-    return left, right
+    if abs(right_again - left_again) < 0.75 * abs(right - left):
+        return value, value
+    return left_again, right_again
 
 
 def noise_of(line: Line) -> float:
@@ -198,10 +226,20 @@ def noise_of(line: Line) -> float:
     Computing 33 (2011), equation 3.4: the k-th differences of independent errors of variance σ²
     have the variance σ² (2k)! / (k!)².
     """
-    places = [_NOISE_START + i * _NOISE_SPACING for i in range(_NOISE_VALUES)]
-    terms = np.array([line.at(t)[1].terms for t in places])
+    for start in _NOISE_STARTS:
+        places = [start + i * _NOISE_SPACING for i in range(_NOISE_VALUES)]
+        terms = np.array([line.at(t)[1].terms for t in places])
+        if np.isfinite(terms).all():
+            break
+    else:
+        return 0.0  # nothing can be measured around such a place either
     differences = np.diff(terms, _NOISE_ORDER, axis=0)
-    variance = (differences**2).mean(axis=0).sum() / math.comb(2 * _NOISE_ORDER, _NOISE_ORDER)
+    variance_ratio = len(differences) * math.comb(2 * _NOISE_ORDER, _NOISE_ORDER)
     # Values of which all happen to round alike are still rounded.
-    least = EPS / 4 * math.sqrt(float((terms[0] ** 2).sum()))
-    return max(math.sqrt(float(variance)), least)
+    return max(_norm(differences) / math.sqrt(variance_ratio), EPS / 4 * _norm(terms[0]))
+
+
+def _norm(values: Array) -> float:
+    """√Σ v², which neither overflows nor underflows."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return largest * float(np.sqrt(((values / largest) ** 2).sum())) if largest > 0 else 0.0

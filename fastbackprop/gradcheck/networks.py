@@ -146,7 +146,9 @@ def check_gradients(
     rules = checked_rules(method, step, rtol, max_per_tensor, "max_per_tensor")
     with_inputs = checked_flag("inputs", inputs)
     rng = np.random.default_rng(checked_size("seed", seed, minimum=0))
-    state = net._state
+    state = getattr(net, "_state", None)
+    if not isinstance(state, State):
+        raise TypeError(f"net must be a Network, got {net!r}; for a function use gradcheck.check")
     plan = state.plan
     given = checked_inputs(X, plan.n_in, values_in=plan.dtype)
     weights = checked_weights(sample_weight, len(given))

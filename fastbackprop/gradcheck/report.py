@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -22,10 +23,10 @@ _RANK = {Verdict.FAIL: 0, Verdict.INCONCLUSIVE: 1, Verdict.PASS: 2, Verdict.KINK
 
 # Of Okabe and Ito, which colour-blind people can tell apart; the markers differ, too.
 _STYLES: dict[Verdict, dict[str, Any]] = {
-    Verdict.PASS: {"color": "#0072B2", "marker": "o"},
-    Verdict.KINK: {"color": "#E69F00", "marker": "^"},
-    Verdict.INCONCLUSIVE: {"color": "#999999", "marker": "s"},
-    Verdict.FAIL: {"color": "#D55E00", "marker": "X"},
+    Verdict.PASS: {"color": "#0072B2", "marker": "o", "s": 12, "alpha": 0.6},
+    Verdict.KINK: {"color": "#E69F00", "marker": "^", "s": 16, "alpha": 0.8},
+    Verdict.INCONCLUSIVE: {"color": "#999999", "marker": "s", "s": 16, "alpha": 0.8},
+    Verdict.FAIL: {"color": "#D55E00", "marker": "X", "s": 40},
 }
 _EXACT = 1e-17  # where the picture puts an error of 0, or one that is not known
 
@@ -158,9 +159,6 @@ class GradientCheckReport:
 
     def by_tensor(self) -> list[TensorSummary]:
         """The number of entries of each verdict, and the worst error, for each tensor."""
-        groups: dict[str, list[GradientEntry]] = {}
-        for entry in self.entries:
-            groups.setdefault(entry.tensor_name, []).append(entry)
         return [
             TensorSummary(
                 name,
@@ -169,7 +167,7 @@ class GradientCheckReport:
                 {verdict: _count(group, verdict) for verdict in Verdict},
                 max((e.relative_error for e in group if _is_decided(e)), default=0.0),
             )
-            for name, group in groups.items()
+            for name, group in self._groups().items()
         ]
 
     def summary(self) -> str:
@@ -192,7 +190,7 @@ class GradientCheckReport:
             Naming the worst entry.
         """
         if not self.ok:
-            raise GradientMismatch("; ".join(_sentence(line) for line in self._problems(1)))
+            raise GradientMismatch(self._problems(1)[0])
 
     def __str__(self) -> str:
         lines = [self._verdict(), "", self.summary(), ""]
@@ -245,18 +243,17 @@ class GradientCheckReport:
             If matplotlib is not installed.
         """
         axes = _new_axes() if ax is None else ax
-        names = list(dict.fromkeys(entry.tensor_name for entry in self.entries))
+        groups = self._groups()
+        points: dict[Verdict, list[tuple[float, float]]] = {verdict: [] for verdict in Verdict}
+        for column, group in enumerate(groups.values()):
+            for i, entry in enumerate(group):
+                place = column + 0.7 * ((i + 0.5) / len(group) - 0.5)
+                points[entry.verdict].append((place, _drawable(entry.relative_error)))
         for verdict, style in _STYLES.items():
-            places, errors = [], []
-            for column, name in enumerate(names):
-                group = [e for e in self.entries if e.tensor_name == name]
-                for i, entry in enumerate(group):
-                    if entry.verdict is verdict:
-                        places.append(column + 0.7 * ((i + 0.5) / len(group) - 0.5))
-                        errors.append(_drawable(entry.relative_error))
-            if places:
-                label = f"{verdict} ({len(places):,})"
-                axes.scatter(places, errors, s=14, alpha=0.6, linewidths=0, label=label, **style)
+            if points[verdict]:
+                label = f"{verdict} ({len(points[verdict]):,})"
+                places, errors = zip(*points[verdict], strict=True)
+                axes.scatter(places, errors, linewidths=0, label=label, **style)
         axes.axhline(self.rtol, color="black", linestyle="--", linewidth=1)
         axes.annotate(
             f"rtol {self.rtol:g}",
@@ -269,12 +266,18 @@ class GradientCheckReport:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, _EXACT / 3), max(high, 10 * self.rtol))
-        axes.set_xlim(-0.5, len(names) - 0.5)
-        axes.set_xticks(range(len(names)), names, rotation=30, horizontalalignment="right")
-        axes.set_ylabel("relative error")
+        axes.set_xlim(-0.5, len(groups) - 0.5)
+        axes.set_xticks(range(len(groups)), groups, rotation=30, horizontalalignment="right")
+        axes.set_ylabel(f"relative error (0 is drawn at {_EXACT:g})")
         axes.grid(axis="y", alpha=0.3)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
         return axes
+
+    def _groups(self) -> dict[str, list[GradientEntry]]:
+        groups: dict[str, list[GradientEntry]] = {}
+        for entry in self.entries:
+            groups.setdefault(entry.tensor_name, []).append(entry)
+        return groups
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = []
@@ -331,13 +334,7 @@ def _is_decided(entry: GradientEntry) -> bool:
     return entry.verdict is not Verdict.INCONCLUSIVE
 
 
-def _sentence(text: str) -> str:
-    return text.rstrip(".")
-
-
 def _wrapped(text: str) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
 
 

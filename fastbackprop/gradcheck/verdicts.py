@@ -30,8 +30,8 @@ class GradientMismatch(AssertionError):
     >>> report.raise_for_failure()
     Traceback (most recent call last):
         ...
-    fastbackprop.gradcheck.verdicts.GradientMismatch: theta[1]: the gradient is 2, finite
-    differences give 4 (relative error 5e-01 > 1e-06). ...
+    fastbackprop.gradcheck.verdicts.GradientMismatch: theta[0]: the gradient is 1, finite
+    differences give 2 (relative error 5e-01 > 1e-06)
     """
 
 
@@ -115,12 +115,12 @@ def significant_digits(a: float, b: float) -> int:
     Examples
     --------
     >>> significant_digits(0.0123, 0.0124), significant_digits(1.0, 1.0000001)
-    (3, 9)
+    (4, 9)
     """
     largest = max(abs(a), abs(b))
     if a == b or largest == 0 or not math.isfinite(a - b):
         return 3
-    return min(17, max(3, 2 - math.floor(math.log10(abs(a - b) / largest))))
+    return min(17, max(3, 1 - math.floor(math.log10(abs(a - b) / largest))))
 
 
 def size_of(analytic: float, numeric: float, scale: float) -> float:

@@ -1,0 +1,201 @@
+"""``fastbackprop check``: whether the gradients of a network are those of its loss."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastbackprop import losses
+from fastbackprop.cli import arguments, data
+from fastbackprop.cli.compilation import compile_kernels
+from fastbackprop.cli.output import Output
+from fastbackprop.gradcheck import METHODS, GradientCheckReport, check_gradients, worst_errors
+from fastbackprop.gradcheck.table import random_data
+from fastbackprop.network import Network, load
+from fastbackprop.plan import Array
+
+_HEADS = {"cross_entropy": "cross-ent.", "binary_cross_entropy": "binary c.-e."}
+
+_DESCRIPTION = """\
+Compare the gradients that the compiled kernels compute with finite differences
+of the loss, in float64. With a network: one that train or Network.save wrote,
+at its parameters. Without one: small networks of every activation and loss,
+on this machine, and the worst relative error of each.
+"""
+
+_EPILOG = """\
+Without --data the inputs are random numbers, and the targets, too. DATA is what
+fastbackprop train takes; its test rows are used, as the network takes them.
+
+exit codes:
+  0 all gradients are right; 1 some are not; 2 wrong arguments or files
+
+examples:
+  fastbackprop check
+  fastbackprop check digits.safetensors --data mnist-small
+  fastbackprop check digits.safetensors --method directional --plot check.png
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "check",
+        help="check the gradients of a network by finite differences",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "model", type=Path, nargs="?", metavar="MODEL", help="what train or Network.save wrote"
+    )
+    group = parser.add_argument_group("check")
+    group.add_argument(
+        "--data", metavar="DATA", help="rows to check at (default: random inputs and targets)"
+    )
+    group.add_argument(
+        "--rows",
+        type=arguments.integer(1),
+        default=32,
+        metavar="N",
+        help="how many rows (default: %(default)s)",
+    )
+    group.add_argument(
+        "--method",
+        choices=METHODS,
+        default="central",
+        help="how derivatives are measured (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-per-tensor",
+        type=arguments.integer(0),
+        default=1000,
+        metavar="N",
+        help="entries of each tensor to check, chosen at random; 0 checks all "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed",
+        type=arguments.integer(0),
+        default=0,
+        metavar="N",
+        help="of all that is random (default: %(default)s)",
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the error of every entry; PNG, SVG or PDF by the ending of FILE",
+    )
+    arguments.add_json(group)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, print, and tell by the exit code."""
+    output = Output(options.style)
+    if options.model is None:
+        if options.data is not None or options.plot is not None:
+            option = "--data" if options.data is not None else "--plot"
+            raise ValueError(f"{option} needs a MODEL: fastbackprop check MODEL {option} ...")
+        return _print_table(output, options.seed)
+    net = load(options.model)
+    X, y = _rows(net, options)
+    if options.plot is not None:
+        _check_plot(options.plot)
+    compile_kernels(np.dtype(np.float64), output)
+    report = check_gradients(
+        net,
+        X,
+        y,
+        method=options.method,
+        max_per_tensor=options.max_per_tensor or None,
+        seed=options.seed,
+    )
+    output.result(str(report))
+    _send(output, report)
+    if options.plot is not None:
+        report.plot().figure.savefig(options.plot)
+        output.progress(f"Wrote {options.plot}")
+    return 0 if report.ok else 1
+
+
+def _rows(net: Network, options: argparse.Namespace) -> tuple[Array, Array]:
+    if options.data is None:
+        return random_data(net, options.rows, options.seed)
+    task = data.load_task(options.data, regression=not net.loss_function.is_classification)
+    if (task.n_in, task.n_out) != (net.sizes[0], net.sizes[-1]):
+        raise ValueError(
+            f"--data {options.data} has {task.n_in} inputs and {task.n_out} outputs, but "
+            f"{options.model} {net.sizes[0]} and {net.sizes[-1]}"
+        )
+    X, y = task.test
+    return X[: options.rows], y[: options.rows]
+
+
+def _check_plot(path: Path) -> None:
+    """Find out before the work whether the picture can be drawn where it should go."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot {path}: the name must end in .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise ValueError(f"--plot {path}: there is no folder {path.parent}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ImportError('--plot needs matplotlib: pip install "fastbackprop[cli]"') from None
+
+
+def _send(output: Output, report: GradientCheckReport) -> None:
+    """The report, for programs."""
+    for tensor in report.by_tensor():
+        output.event(
+            "tensor",
+            tensor=tensor.name,
+            checked=tensor.checked,
+            total=tensor.total,
+            worst_error=tensor.error,
+            **{str(verdict): count for verdict, count in tensor.counts.items()},
+        )
+    for comparison in report.comparisons:
+        output.event(
+            "comparison",
+            what=comparison.what,
+            worst_error=comparison.error,
+            tolerance=comparison.tolerance,
+            ok=comparison.ok,
+        )
+    worst = report.worst(1)[0]
+    output.event(
+        "end",
+        ok=report.ok,
+        reproducible=report.reproducible,
+        worst=worst.name,
+        verdict=str(worst.verdict),
+        worst_error=worst.relative_error,
+    )
+
+
+def _print_table(output: Output, seed: int) -> int:
+    """Print the worst error of each activation (rows) and loss (columns)."""
+    compile_kernels(np.dtype(np.float64), output)
+    heads = [_HEADS.get(name, name) for name in losses.NAMES]
+    output.result("Worst relative error of the gradients, float64, against central differences")
+    output.result("")
+    output.result(f"{'':<10}" + "".join(f"  {head:>{_column(head)}}" for head in heads))
+    ok, cells = True, [""]
+    for activation, loss, report in worst_errors(seed):
+        error = max(tensor.error for tensor in report.by_tensor())
+        ok = ok and report.ok
+        output.event("network", activation=activation, loss=loss, worst_error=error, ok=report.ok)
+        text = f"{error:.0e}" if report.ok else "FAILED"
+        cells.append(f"  {text:>{_column(heads[len(cells) - 1])}}")
+        if len(cells) > len(heads):
+            output.result(f"{activation:<10}" + "".join(cells))
+            cells = [""]
+    return 0 if ok else 1
+
+
+def _column(head: str) -> int:
+    return max(len(head), len("FAILED"))
