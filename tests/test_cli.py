@@ -17,6 +17,7 @@ from fastbackprop.cli import compilation, main
 from fastbackprop.cli.data import load_task
 from fastbackprop.cli.learning_curve import draw_learning_curve
 from fastbackprop.cli.output import Output
+from fastbackprop.probe import Probe
 
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("FASTBACKPROP_D")},
@@ -261,6 +262,98 @@ class TestPredict:
         assert "fastbackprop[cli]" in process.stderr.splitlines()[-1]
 
 
+class TestCheck:
+    def test_prints_the_report(self, trained):
+        process = run("check", "digits.safetensors", "--rows", 4, cwd=trained[0])
+        assert process.returncode == 0, process.stderr
+        verdict, _, head, *_ = lines = process.stdout.splitlines()
+        assert verdict.startswith("Gradients passed: 3,")
+        assert head.split()[:2] == ["Tensor", "Checked"]
+        assert any(line.startswith("layers.0.weight  1,000/100,352  ") for line in lines)
+        assert any(line.startswith("gradients in float32: worst error") for line in lines)
+        assert max(map(len, lines)) <= 80
+
+    def test_json_of_data_rows(self, trained, capsys, monkeypatch):
+        monkeypatch.chdir(trained[0])
+        arguments = "--data mnist-small --rows 3 --max-per-tensor 10 --method richardson --json"
+        assert main(["check", "digits.safetensors", *arguments.split()]) == 0
+        *events, end = objects(capsys.readouterr().out)
+        tensors = {event["tensor"]: event for event in events if event["event"] == "tensor"}
+        names = [f"layers.{i}.{name}" for i in (0, 1) for name in ("weight", "bias")]
+        assert list(tensors) == [*names, "X"]
+        assert (tensors["X"]["checked"], tensors["X"]["total"]) == (10, 3 * 784)
+        assert tensors["layers.1.bias"]["fail"] == 0
+        assert sum(event["event"] == "comparison" for event in events) == 5
+        assert end["ok"]
+        assert end["worst_error"] < 1e-6
+
+    def test_a_failure_is_exit_code_1(self, trained, capsys, monkeypatch):
+        monkeypatch.chdir(trained[0])
+        differentiate = Probe.differentiate
+
+        def wrong(probe):
+            loss = differentiate(probe)
+            probe.parameter_gradients *= 1.01
+            return loss
+
+        monkeypatch.setattr(Probe, "differentiate", wrong)
+        arguments = ["--rows", "3", "--max-per-tensor", "20"]
+        assert main(["check", "digits.safetensors", *arguments]) == 1
+        out, err = capsys.readouterr()
+        assert out.startswith("Gradients FAILED: ")
+        assert "more entries fail" in out
+        assert mistakes(err) == []
+        assert main(["check", "digits.safetensors", *arguments, "--json"]) == 1
+        assert objects(capsys.readouterr().out)[-1]["ok"] is False
+
+    def test_the_picture(self, tmp_path, capsys, monkeypatch):
+        pytest.importorskip("matplotlib")
+        monkeypatch.chdir(tmp_path)
+        fb.Network([4, 3, 2], "relu", random_state=0).save("net.safetensors")
+        for name in ("check.png", "check.svg"):
+            assert main(["check", "net.safetensors", "--plot", name]) == 0
+            assert capsys.readouterr().out.endswith(f"Wrote {name}\n")
+        assert Path("check.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in Path("check.svg").read_text()
+
+    def test_without_matplotlib(self, tmp_path):
+        fb.Network([4, 3, 2], random_state=0).save(tmp_path / "net.safetensors")
+        process = run(
+            "check", "net.safetensors", "--plot", "check.png",
+            cwd=tmp_path, program=without("matplotlib"),
+        )  # fmt: skip
+        assert process.returncode == 2
+        assert "fastbackprop[cli]" in process.stderr.splitlines()[-1]
+        assert process.stdout == ""
+
+    @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "mse"])
+    def test_random_data_suit_the_network(self, loss, tmp_path, capsys):
+        layers = [fb.Rescaling(1 / 255, -0.5), fb.Dense(6, 4, "tanh"), fb.Dense(4, 3)]
+        path = tmp_path / "net.safetensors"
+        fb.Network(layers, loss=loss, random_state=0).save(path)
+        assert main(["check", str(path), "--max-per-tensor", "0"]) == 0
+        assert "passed: 231 entries" in capsys.readouterr().out
+
+    def test_the_table(self, capsys):
+        assert main(["check"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        head, *rows = lines[2:]
+        assert head.split()[:4] == ["quadratic", "mse", "mae", "huber"]
+        assert [row.split()[0] for row in rows] == [
+            name for name in fb.activations.NAMES if name != "softmax"
+        ]
+        errors = [float(cell) for row in rows for cell in row.split()[1:]]
+        assert len(errors) == 9 * 6
+        assert max(errors) < 1e-7
+
+    def test_the_table_in_json(self, capsys):
+        assert main(["check", "--json"]) == 0
+        networks = objects(capsys.readouterr().out)
+        assert len(networks) == 9 * 6
+        assert all(network["ok"] for network in networks)
+
+
 @pytest.fixture
 def in_folder(tmp_path, monkeypatch):
     """A folder with a few files of no use."""
@@ -285,7 +378,7 @@ def in_folder(tmp_path, monkeypatch):
     ("arguments", "expected"),
     [
         ("", "COMMAND"),
-        ("trian", "'train', 'predict', 'textbook'|train, predict, textbook"),
+        ("trian", "'train', 'predict', 'check', 'textbook'|train, predict, check, textbook"),
         ("train --epoch 3", "unrecognized arguments: --epoch 3"),
         ("train --activation rleu", "did you mean 'relu'.*gelu"),
         ("train --activation softmax", "softmax"),
@@ -315,6 +408,18 @@ def in_folder(tmp_path, monkeypatch):
         ("train --out missing/net.safetensors", "no folder missing"),
         ("train --out .", "folder"),
         ("textbook --lr 0", "'0'"),
+        ("check missing.safetensors", "missing.safetensors: No such file"),
+        ("check half.safetensors", "half.safetensors"),
+        ("check text.safetensors", "text.safetensors"),
+        ("check --data mnist-small", "--data needs a MODEL"),
+        ("check --plot check.png", "--plot needs a MODEL"),
+        ("check net.safetensors --data digits", "64 inputs and 10 outputs, .* 784 and 10"),
+        ("check net.safetensors --data mnits", "did you mean 'mnist'"),
+        ("check net.safetensors --plot check.txt", "must end in .png, .svg or .pdf"),
+        ("check net.safetensors --plot missing/check.png", "no folder missing"),
+        ("check net.safetensors --method forward", "central.*richardson.*directional"),
+        ("check net.safetensors --rows 0", "'0'"),
+        ("check net.safetensors --max-per-tensor -1", "'-1'"),
         ("predict net.safetensors", "FILE"),
         ("predict missing.safetensors 9.png", "missing.safetensors.*fastbackprop train"),
         ("predict empty.safetensors 9.png", "empty.safetensors"),
@@ -346,7 +451,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_before_training(tmp_path, 
     assert "cannot write" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["", "train", "predict", "textbook"])
+@pytest.mark.parametrize("name", ["", "train", "predict", "check", "textbook"])
 def test_help_is_complete(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main([*name.split(), "--help"]) == 0

@@ -7,7 +7,14 @@ import pytest
 
 import fastbackprop as fb
 from fastbackprop.gradcheck import METHODS, GradientEntry, Verdict, check
-from fastbackprop.gradcheck.differences import Line, Sample, central, extrapolated, noise_of
+from fastbackprop.gradcheck.differences import (
+    Crossing,
+    Line,
+    Sample,
+    central,
+    extrapolated,
+    noise_of,
+)
 from fastbackprop.gradcheck.verdicts import judge, relative_error, significant_digits
 
 THETA = np.array([0.3, -1.7, 2.5, 0.0])
@@ -165,7 +172,21 @@ class TestMeasurement:
     def test_noise(self, level):
         rng = np.random.default_rng(0)
         line, _ = self.line(lambda x: 3 + x + level * rng.standard_normal())
-        assert level / 2 < noise_of(line) < 2 * level
+        assert level / 3 < noise_of(line) < 3 * level
+
+    @pytest.mark.parametrize("spacing", [2.0**-52, 1e-12, 1e-9])
+    def test_noise_of_values_that_are_rounded_much(self, spacing):
+        line, _ = self.line(lambda x: spacing * np.round((1 + 1.7 * x + x * x) / spacing))
+        assert spacing / 12 < noise_of(line) < spacing  # uniform errors: spacing / √12
+
+    @pytest.mark.parametrize("steepness", [1.0, 1e3, 1e6])
+    def test_steepness_is_no_noise(self, steepness):
+        line, _ = self.line(lambda x: np.sin(steepness * x) + 1)
+        assert noise_of(line) < 1e-15
+
+    def test_a_kink_is_no_noise(self):
+        line, _ = self.line(lambda x: abs(x - 2.0**-20 - 2.0**-24) + 1)
+        assert noise_of(line) < 1e-15
 
     def test_a_line_puts_everything_back(self):
         values = np.array([0.1, 0.2, 0.3])
@@ -182,15 +203,19 @@ class TestMeasurement:
         estimate = central(line, np.array([home]), 1e-10, 0.0)
         assert estimate.value == 3.0
 
-    def test_bends(self):
-        values = np.array([1e-9])
+    @pytest.mark.parametrize("place", [0.0, 1e-12, 1e-9, 1e-6, 1e-3])
+    def test_bends(self, place):
+        values = np.array([place])
 
         def sample():
             x = values[0]
-            return Sample(np.array([x * abs(x) + x]), bent=bool(x < 0))
+            crossing = (Crossing.OVER_BEND if place else Crossing.FROM_BEND) if x <= 0 else 0
+            return Sample(np.array([x * abs(x) + np.sin(x)]), Crossing(crossing))
 
-        estimate = extrapolated(Line(sample, [(values, 1.0)]), sample().terms, 1.0, 1e-17)
-        assert abs(estimate.value - 1 - 2e-9) <= estimate.uncertainty < 1e-6
+        line = Line(sample, [(values, 1.0)])
+        estimate = extrapolated(line, sample().terms, 1.0, 1e-17)
+        assert abs(estimate.value - np.cos(place) - 2 * place) <= estimate.uncertainty
+        assert estimate.uncertainty < (1e-6 if place else 1e-10)
 
 
 @pytest.mark.parametrize(

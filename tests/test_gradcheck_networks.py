@@ -9,7 +9,7 @@ from comparison import ELEMENTWISE, KINKED, LOSSES, bits, make_targets
 
 import fastbackprop as fb
 from fastbackprop import training
-from fastbackprop.gradcheck import Verdict, networks, worst_errors
+from fastbackprop.gradcheck import Verdict, comparisons, worst_errors
 from fastbackprop.probe import Probe
 
 # Around a vector, two vectors and a tile, of either type, on any machine.
@@ -373,9 +373,9 @@ class TestTheCheckItself:
         net = fb.Network([1, 4, 1], "relu", "mse", random_state=0)
         net.weights[0][...] = 1.0
         net.biases[0][...] = -0.1  # of float32, so that 0.1 of float64 is beside it
-        X = np.array([[0.1], [2.0], [0.5]])
+        X = np.array([[0.1 + 2e-9], [2.0], [0.5]])
         theirs, ours = (
-            networks._row_sides(state, data)
+            comparisons._row_sides(state, data)
             for state, data in ((net._state, net._data(X, [0.0, 1.0, 2.0], None)),
                                 twin_of(net, X))
         )  # fmt: skip

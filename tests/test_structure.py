@@ -65,6 +65,8 @@ LAYOUT = [
     "gradcheck.examination",
     "gradcheck.report",
     "gradcheck.functions",
+    "gradcheck.points",
+    "gradcheck.comparisons",
     "gradcheck.networks",
     "gradcheck.table",
     "gradcheck",

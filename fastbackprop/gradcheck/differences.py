@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -30,11 +31,26 @@ _DEVIATIONS = 8.0
 # Noise is seen in differences of this order of as many values: a smooth function has none there.
 _NOISE_ORDER = 4
 _NOISE_VALUES = 16
-_NOISE_SPACING = 2.0**-46
+
+# The values must be as far apart as possible, so that they are rounded differently, and close
+# enough for the function to be smooth.
+_NOISE_SPACINGS = (2.0**-26, 2.0**-36, 2.0**-46)
 
 # They begin at some distance, so that units exactly on a kink stay on one side of it; nearer, or on
 # the other side, where the loss is not finite.
 _NOISE_STARTS = (2.0**-20, -(2.0**-20), 2.0**-36, -(2.0**-36), 0.0)
+
+# Of normal errors, the median of their absolute values over the standard deviation.
+_MEDIAN_RATIO = 0.6745
+
+
+class Crossing(IntEnum):
+    """What lies between a place and the origin of its line, the worst of all units."""
+
+    NONE = 0
+    FROM_BEND = 1  # a unit has left a jump of the second derivative that it was exactly on
+    OVER_BEND = 2  # a unit has gone over one
+    KINK = 3  # a unit has left a kink or gone over one, or the loss is not finite
 
 
 class Sample(NamedTuple):
@@ -45,8 +61,11 @@ class Sample(NamedTuple):
     """
 
     terms: Array  # their sum is the loss
-    kinked: bool = False  # a unit is on another side of a kink, or the loss is not finite
-    bent: bool = False  # a unit is on another side of a jump of the second derivative
+    crossing: Crossing = Crossing.NONE
+
+
+# By how much halving the step divides the first term of the error of a central difference.
+_RATIOS = {Crossing.NONE: 4.0, Crossing.FROM_BEND: 2.0}
 
 
 class Estimate(NamedTuple):
@@ -109,7 +128,7 @@ def central(line: Line, home: Array, h: float, noise: float) -> Estimate | None:
     Its uncertainty is that of rounding only.
     """
     value, left, right, above, below = _slopes(line, home, h)
-    if above.kinked or below.kinked or above.bent or below.bent:
+    if max(above.crossing, below.crossing) > Crossing.NONE:
         return None
     return Estimate(value, _DEVIATIONS * noise / h, right - left, False)
 
@@ -147,8 +166,8 @@ def extrapolated(
 
     Notes
     -----
-    Where a second derivative jumps, the error falls like h instead of h², and the shortest useful
-    step is taken as it is.
+    The error of a central difference is a series in h²; at a jump of the second derivative, one in
+    h; over such a jump, neither: there the shortest useful step is taken as it is.
 
     References
     ----------
@@ -158,26 +177,28 @@ def extrapolated(
     h = scale * _LONGEST_STEP if step is None else step
     best: Estimate | None = None
     former: list[float] = []  # the row of the tableau for the step before
-    former_bent: float | None = None
+    former_crossing = Crossing.NONE
     crossed = False
     for _ in range(_LEVELS):
         value, left, right, above, below = _slopes(line, home, h)
         rounding = _DEVIATIONS * noise / h
+        crossing = max(above.crossing, below.crossing)
+        if crossing is not former_crossing:
+            former, former_crossing = [], crossing
         candidates: list[tuple[float, float]] = []
-        if above.kinked or below.kinked:
-            crossed, former, former_bent = True, [], None
-        elif above.bent or below.bent:
-            if former_bent is not None:
-                candidates.append((value, 2 * abs(value - former_bent) + rounding))
-            former, former_bent = [], value
+        row = [value]
+        if crossing is Crossing.KINK:
+            crossed, row = True, []
+        elif crossing is Crossing.OVER_BEND:
+            candidates = [(value, 2 * abs(value - before) + rounding) for before in former]
         else:
-            row = [value]
+            ratio = _RATIOS[crossing]
             for order, before in enumerate(former, start=1):
-                refined = row[-1] + (row[-1] - before) / (4.0**order - 1.0)
+                refined = row[-1] + (row[-1] - before) / (ratio**order - 1.0)
                 error = max(abs(refined - row[-1]), abs(refined - before))
                 candidates.append((refined, error + 2 * rounding))
                 row.append(refined)
-            former, former_bent = row, None
+        former = row
         for candidate, error in candidates:
             if best is None or error < best.uncertainty:
                 best = Estimate(candidate, error, right - left, crossed)
@@ -224,19 +245,34 @@ def noise_of(line: Line) -> float:
     ----------
     J. J. Moré and S. M. Wild, "Estimating computational noise", SIAM Journal on Scientific
     Computing 33 (2011), equation 3.4: the k-th differences of independent errors of variance σ²
-    have the variance σ² (2k)! / (k!)².
+    have the variance σ² (2k)! / (k!)². Medians here, which a kink between two values leaves alone.
     """
+    least = 0.0
+    for spacing in _NOISE_SPACINGS:
+        terms = _values_along(line, spacing)
+        if terms is None:
+            return 0.0  # nothing can be measured around such a place either
+        # Values of which all happen to round alike are still rounded.
+        least = EPS / 4 * _norm(terms[0])
+        noise, higher = (_noise_in(terms, _NOISE_ORDER + more) for more in (0, 1))
+        if higher > noise / 2:  # in a smooth function, higher differences vanish faster
+            return max(noise, least)
+    return least
+
+
+def _values_along(line: Line, spacing: float) -> Array | None:
+    """The terms of the loss at places of this spacing, where they are all finite."""
     for start in _NOISE_STARTS:
-        places = [start + i * _NOISE_SPACING for i in range(_NOISE_VALUES)]
-        terms = np.array([line.at(t)[1].terms for t in places])
+        terms = [line.at(start + i * spacing)[1].terms for i in range(_NOISE_VALUES)]
         if np.isfinite(terms).all():
-            break
-    else:
-        return 0.0  # nothing can be measured around such a place either
-    differences = np.diff(terms, _NOISE_ORDER, axis=0)
-    variance_ratio = len(differences) * math.comb(2 * _NOISE_ORDER, _NOISE_ORDER)
-    # Values of which all happen to round alike are still rounded.
-    return max(_norm(differences) / math.sqrt(variance_ratio), EPS / 4 * _norm(terms[0]))
+            return np.array(terms)
+    return None
+
+
+def _noise_in(terms: Array, order: int) -> float:
+    """The noise that differences of this order show, if there is nothing else in them."""
+    medians = np.median(np.abs(np.diff(terms, order, axis=0)), axis=0)
+    return _norm(medians) / _MEDIAN_RATIO / math.sqrt(math.comb(2 * order, order))
 
 
 def _norm(values: Array) -> float:

@@ -24,6 +24,7 @@ from fastbackprop.gradcheck.differences import (
 from fastbackprop.gradcheck.verdicts import (
     GradientEntry,
     Verdict,
+    full_name,
     judge,
     relative_error,
     size_of,
@@ -54,6 +55,11 @@ class Tensor(NamedTuple):
     name: str
     values: Array  # moved in place
     gradient: Array
+
+    @property
+    def full_name(self) -> str:
+        """As it is called in a saved network: ``layers.1.weight``."""
+        return full_name(self.layer, self.name)
 
 
 class Point(ABC):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbackprop.gradcheck.differences import Sample
+from fastbackprop.gradcheck.differences import Crossing, Sample
 from fastbackprop.gradcheck.examination import Point, Tensor, checked_rules, examine
 from fastbackprop.gradcheck.report import GradientCheckReport
 from fastbackprop.plan import Array
@@ -114,7 +114,7 @@ class FunctionPoint(Point):
         """The value; where it is not finite, that is as beyond a kink."""
         with np.errstate(all="ignore"):
             value = _number(self._loss(self._theta.copy()))
-        return Sample(np.array([value]), kinked=not np.isfinite(value))
+        return Sample(np.array([value]), Crossing.NONE if np.isfinite(value) else Crossing.KINK)
 
 
 def _checked_theta(theta: Any) -> Array:

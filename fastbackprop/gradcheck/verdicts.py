@@ -85,7 +85,7 @@ class GradientEntry:
         >>> GradientEntry(1, "bias", (3,), 0.0, 0.0, 0.0, Verdict.PASS).tensor_name
         'layers.1.bias'
         """
-        return self.tensor if self.layer is None else f"layers.{self.layer}.{self.tensor}"
+        return full_name(self.layer, self.tensor)
 
     @property
     def name(self) -> str:
@@ -107,6 +107,17 @@ class GradientEntry:
             f"{self.name}: {derivative_of} {self.analytic:.{digits}g}, finite differences give "
             f"{self.numeric:.{digits}g} (relative error {self.relative_error:.0e} > {rtol:.0e})"
         )
+
+
+def full_name(layer: int | None, tensor: str) -> str:
+    """What a tensor is called in a saved network.
+
+    Examples
+    --------
+    >>> full_name(1, "weight"), full_name(None, "X")
+    ('layers.1.weight', 'X')
+    """
+    return tensor if layer is None else f"layers.{layer}.{tensor}"
 
 
 def significant_digits(a: float, b: float) -> int:
