@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -141,7 +141,7 @@ class Entry(Variable):
     def line(self, point: Point) -> Line:
         """The loss as this entry moves."""
         *rows, last = self.index
-        place = (*rows, slice(last, last + 1))
+        place: tuple[Any, ...] = (*rows, slice(last, last + 1))
         return Line(point.loss, [(point.tensors[self._number].values[place], 1.0)])
 
     def analytic(self, point: Point) -> float:
