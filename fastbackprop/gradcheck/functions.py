@@ -142,7 +142,9 @@ def _number(value: Any) -> float:
             "sum or the mean"
         )
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"loss returned {value!r}; it must return a real number")
+        raise TypeError(
+            f"loss returned {value!r}; it must return a real number (of a tensor, its item())"
+        )
     return float(array)
 
 
