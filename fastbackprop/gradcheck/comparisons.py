@@ -56,7 +56,7 @@ def training_step(point: NetworkPoint, way: str, rtol: float) -> Comparison:
 
 
 def two_steps(point: NetworkPoint, rtol: float) -> Comparison:
-    """Compare two steps of one epoch with the gradients before each.
+    """Compare two steps of one epoch, by two threads, with the gradients before each.
 
     The second must not see anything of the parameters before the first.
     """
@@ -69,7 +69,7 @@ def two_steps(point: NetworkPoint, rtol: float) -> Comparison:
         _repeated(data.weights),
     )
     optimizer = SGD(_SHORT)
-    recipe = training.Recipe(1, len(data.X), optimizer, False, (), None, 0)
+    recipe = training.Recipe(1, len(data.X), optimizer, False, (), threads=2, verbose=0)
     with suppress(training.DivergenceError):
         training.step(between, data, optimizer)
         epochs = training.Epochs(after, twice, recipe)
