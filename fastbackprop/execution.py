@@ -39,33 +39,34 @@ def _fastest(seconds: Callable[[int], float]) -> int:
     return min(range(1, available_threads() + 1), key=seconds)
 
 
-def _seconds_by_rows(plan: Plan, threads: int) -> float:
-    """What a team loses in a step that it divides by rows: weights travel."""
-    travel = 2 * (1 - 1 / threads) * plan.size * plan.dtype.itemsize
-    return travel * _SECONDS_A_BYTE + 2 * _SECONDS_A_BARRIER
+def _seconds_lost(plan: Plan, rows: int, threads: int, by_inputs: int) -> float:
+    """What a team loses in a step, of which it divides the first layers by their inputs.
 
-
-def _seconds_by_inputs(plan: Plan, rows: int, threads: int) -> float:
-    """What a team loses in a step that it divides by inputs: outputs and their gradients travel.
-
-    Weights do too, where more threads than two multiply with each half, or a sum is not split.
+    There outputs and their gradients travel, and with more threads than two, who share each half of
+    a sum, some weights. In the other layers weights travel.
     """
     travel = 0.0
-    for stage in plan.stages:
-        travel += 2 * (1 - 1 / threads) * rows * stage.ld
-        if stage.middle == stage.dense.n_in:
-            travel += 2 * (1 - 1 / threads) * stage.rows * stage.ld
-        elif threads > 2:
-            travel += (1 - 2 / threads) * stage.rows * stage.ld
-    barriers = 3 * len(plan.stages)
+    for index, stage in enumerate(plan.stages):
+        weights = stage.rows * stage.ld
+        if index >= by_inputs:
+            travel += 2 * (1 - 1 / threads) * weights
+        else:
+            travel += 2 * (1 - 1 / threads) * rows * stage.ld
+            travel += max(0.0, 1 - 2 / threads) * weights
+    barriers = 2 * max(1, by_inputs)
+    if threads > 2:
+        barriers += by_inputs + 1
     return travel * plan.dtype.itemsize * _SECONDS_A_BYTE + barriers * _SECONDS_A_BARRIER
 
 
-def divides_by_inputs(plan: Plan, rows: int, threads: int) -> bool:
-    """Whether a team divides steps of ``rows`` rows by the inputs of the layers, not by rows."""
+def layers_by_inputs(plan: Plan, rows: int, threads: int) -> int:
+    """How many layers, from the first, a team best divides by inputs, in steps of ``rows`` rows."""
     if threads == 1:
-        return False
-    return _seconds_by_inputs(plan, rows, threads) < _seconds_by_rows(plan, threads)
+        return 0
+    possible = 0
+    while possible < len(plan.stages) and plan.stages[possible].is_split:
+        possible += 1
+    return min(range(possible + 1), key=lambda count: _seconds_lost(plan, rows, threads, count))
 
 
 def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
@@ -77,8 +78,8 @@ def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
         arithmetic = plan.flops(rows) / _FLOPS_A_SECOND / threads
         if threads == 1:
             return arithmetic
-        lost = min(_seconds_by_inputs(plan, rows, threads), _seconds_by_rows(plan, threads))
-        return arithmetic + lost
+        by_inputs = layers_by_inputs(plan, rows, threads)
+        return arithmetic + _seconds_lost(plan, rows, threads, by_inputs)
 
     return _fastest(seconds)
 

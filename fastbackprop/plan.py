@@ -65,9 +65,14 @@ class Stage:
         return self.dense.n_in + self.dense.bias
 
     @property
+    def is_split(self) -> bool:
+        """Whether each sum over its inputs is made in two halves."""
+        return self.dense.n_in >= _SPLIT_INPUTS
+
+    @property
     def middle(self) -> int:
         """Inputs of the first half of each sum, where it is made in two; else all of them."""
-        if self.dense.n_in < _SPLIT_INPUTS:
+        if not self.is_split:
             return self.dense.n_in
         return -(-(self.dense.n_in + 1) // self.line) // 2 * self.line
 
@@ -222,8 +227,10 @@ class Plan:
                 record["ld_x"] = leading_dimension(dense.n_in + 1, self.dtype)
             record["a"], record["ld_a"] = reserve(dense.n_out + 1)
             record["middle"] = stage.middle
-            if stage.middle < dense.n_in:
-                record["part"], _ = reserve(dense.n_out + 1)
+            if stage.is_split:
+                record["parts"], _ = reserve(dense.n_out + 1)
+                reserve(dense.n_out + 1)
+                record["part"] = rows * record["ld_a"]
             record["z"] = record["a"]
             if stage.activation.needs_preactivation:
                 record["z"], _ = reserve(dense.n_out + 1)

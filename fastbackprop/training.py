@@ -17,7 +17,7 @@ from fastbackprop.execution import (
     Team,
     call_threads,
     compile_kernels,
-    divides_by_inputs,
+    layers_by_inputs,
     training_threads,
 )
 from fastbackprop.inference import means
@@ -142,7 +142,7 @@ class Epochs:
         }
         self._job = training_job(state, data, recipe.optimizer, self._batch, self._sums)
         self._job.reserve(state.plan, self._batch, threads, shared=True)
-        self._job.set(by_inputs=divides_by_inputs(state.plan, self._batch, threads))
+        self._job.set(by_inputs=layers_by_inputs(state.plan, self._batch, threads))
         self._good = np.empty_like(state.params)
         compile_kernels(state.plan.dtype)  # so that the first epoch's seconds are those of training
 

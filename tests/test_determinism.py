@@ -125,12 +125,12 @@ WIDE = [
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_both_ways_to_divide_a_step(monkeypatch, optimizer, dtype):
-    """By rows of the batch or by inputs of the layers, whose sums are made in two halves."""
+    """By rows of the batch; or the first layers, whose sums are in two halves, by their inputs."""
     X = np.random.default_rng(2).random((50, 300))
     results = []
-    for threads, by_inputs in [(1, False)] + [(t, b) for t in (2, 3, 5) for b in (False, True)]:
+    for threads, by_inputs in [(1, 0)] + [(t, b) for t in (2, 3, 5) for b in (0, 1, 2)]:
         monkeypatch.setattr(
-            "fastbackprop.training.divides_by_inputs", lambda *_, choice=by_inputs: choice
+            "fastbackprop.training.layers_by_inputs", lambda *_, choice=by_inputs: choice
         )
         net = fb.Network(WIDE, loss="cross_entropy", random_state=0, dtype=dtype)
         net.fit(X, np.arange(50) % 5, 2, 32, optimizer, threads=threads, verbose=0)
@@ -139,13 +139,13 @@ def test_both_ways_to_divide_a_step(monkeypatch, optimizer, dtype):
         assert_same(result, results[0])
 
 
-@pytest.mark.parametrize("layers", [[300, 4], [20, 4], [300, 270, 4]])
+@pytest.mark.parametrize("layers", [[300, 4], [300, 20, 4], [300, 270, 4]])
 def test_a_bad_row_stops_both_ways_before_the_step(monkeypatch, layers):
     X = np.random.default_rng(2).random((64, layers[0]))
     X[40, -1] = np.nan
-    for by_inputs in (False, True):
+    for by_inputs in (0, 1):
         monkeypatch.setattr(
-            "fastbackprop.training.divides_by_inputs", lambda *_, choice=by_inputs: choice
+            "fastbackprop.training.layers_by_inputs", lambda *_, choice=by_inputs: choice
         )
         for threads in (2, 3):
             net = fb.Network(layers, random_state=0)

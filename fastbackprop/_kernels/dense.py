@@ -98,14 +98,14 @@ def _mask(job, index, step, out, x, ld, first, last, left, right):
 
 @kernel
 def product_forward(job, index, work, scratch, half, first, last):
-    """One half of z = x @ w + b on rows [first, last), into ``z`` or ``part``.
+    """One half of z = x @ w + b on rows [first, last), into its part; or all of it, into z.
 
-    Where the layer is not split, half 0 is all of it.
+    Not both halves into z, which can be the activation that the step before still reads.
     """
     layer = layer_of(job, index)
     params, zeros = pointer(job.params, work), pointer(job.zeros, work)
     bias = params + (layer.w + layer.n_in * layer.ld_w) if layer.has_bias != 0 else zeros
-    out = work + (layer.z if half == 0 else layer.part)
+    out = work + (layer.parts + half * layer.part if is_split(layer) else layer.z)
     top = 0 if half == 0 else layer.middle
     bottom = layer.middle if half == 0 else layer.n_in
     gemm(
@@ -126,17 +126,17 @@ def product_forward(job, index, work, scratch, half, first, last):
 
 @kernel
 def finish_output(job, index, work, first, last, left, right, logits_only):
-    """z = z + part where the sum was split, and a = f(z), on a part of the layer's output.
+    """z = the sum of its two parts where it was split, and a = f(z), on a part of the output.
 
     With ``logits_only`` the activation is left to the loss that fuses it.
     """
     layer = layer_of(job, index)
     z, a, width = work + (layer.z + left), work + (layer.a + left), right - left
     if is_split(layer):
-        part = work + (layer.part + left)
+        parts = work + (layer.parts + left)
         for i in range(first * layer.ld_a, last * layer.ld_a, layer.ld_a):
             for j in range(i, i + width, lanes(z)):
-                store(z + j, load(z + j) + load(part + j))
+                store(z + j, load(parts + j) + load(parts + (layer.part + j)))
     if logits_only:
         return
     if layer.activation == SOFTMAX:

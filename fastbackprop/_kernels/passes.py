@@ -8,9 +8,11 @@ By rows of the batch: each thread takes its own through the network and back, an
 its own rows of every weight matrix through the gradient and the optimizer. Weights that one thread
 changed travel to the others in each step, activations hardly do: for many rows and few weights.
 
-By inputs of the layers: each thread keeps to its own rows of every weight matrix, forward, backward
-and in the update, so that they stay in its cache, and activations travel: for many weights and few
-rows. Between layers there is a barrier, since each output needs the products of all threads.
+By inputs of the layers: each thread keeps to its own rows of a weight matrix, forward, backward and
+in the update, so that they stay in its cache, and activations travel: for many weights and few
+rows. Each output needs the products of all threads, so there is a barrier after each such layer.
+
+The first ``job.by_inputs`` layers are divided by inputs, which must be split; the others by rows.
 
 ``_evaluate`` takes any number of rows through the network only, a block at a time.
 """
@@ -61,64 +63,34 @@ def _gather(job, work, step, first, last, begin, left, right):
 
 
 @kernel
-def _forward_by_rows(job, work, scratch, step, first, last, logits_only):
-    """The network on rows [first, last) of the gathered batch."""
-    for index in range(job.n_layers):
-        layer = layer_of(job, index)
-        product_forward(job, index, work, scratch, 0, first, last)
-        if is_split(layer):
-            product_forward(job, index, work, scratch, 1, first, last)
-        is_last = index == job.n_layers - 1
-        finish_output(job, index, work, first, last, 0, layer.n_out, is_last and logits_only)
-        if not is_last:
-            finish_input(job, index + 1, work, step, first, last, 0, layer.n_out + 1)
-
-
-@kernel
-def _backward_by_rows(job, work, scratch, step, first, last):
-    """Dz of every layer from that of the last, on rows [first, last) of the batch."""
-    for index in range(job.n_layers - 1, -1, -1):
-        if index > 0 or job.input_gradients != 0:
-            n_in = layer_of(job, index).n_in
-            input_backward(job, index, work, scratch, step, first, last, 0, n_in)
-
-
-@kernel
-def _keeps_to_itself(job, layer):
-    """Whether each thread, by inputs, multiplies with no other rows of the weights than its own."""
-    return is_split(layer) and job.threads <= 2
-
-
-@kernel
-def _forward_by_inputs(job, work, scratch, step, thread, first, last, n, arrivals, logits_only):
-    """The network on the gathered batch of ``n``, of whose rows [first, last) the last layer's.
+def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_only):
+    """The network on the ``n`` gathered rows, of which [first, last) are this thread's own.
 
     Returns the count that ends the next barrier.
     """
     for index in range(job.n_layers):
-        layer = layer_of(job, index)
-        is_last = index == job.n_layers - 1
-        linear = is_last and logits_only
-        if is_split(layer):
+        n_out = layer_of(job, index).n_out
+        top, bottom, left, right = first, last, 0, n_out + 1
+        if index < job.by_inputs:
             # The rows of the first half of the product, then those of the second.
             begin, end = share(2 * n, 1, job.threads, thread)
             product_forward(job, index, work, scratch, 0, min(begin, n), min(end, n))
             product_forward(job, index, work, scratch, 1, max(begin, n) - n, max(end, n) - n)
             arrivals = barrier(job.barrier, job.threads, arrivals)
+            if index + 1 < job.by_inputs:
+                top, bottom = 0, n
+                left, right = own_inputs(job, layer_of(job, index + 1), work, thread)
         else:
             product_forward(job, index, work, scratch, 0, first, last)
-        if is_last:
-            finish_output(job, index, work, first, last, 0, layer.n_out, linear)
-        elif is_split(layer):
-            left, right = own_inputs(job, layer_of(job, index + 1), work, thread)
-            finish_output(job, index, work, 0, n, left, min(right, layer.n_out), linear)
-            finish_input(job, index + 1, work, step, 0, n, left, right)
-        else:
-            finish_output(job, index, work, first, last, 0, layer.n_out, linear)
-            finish_input(job, index + 1, work, step, first, last, 0, layer.n_out + 1)
-        if not is_last and not (
-            is_split(layer) and _keeps_to_itself(job, layer_of(job, index + 1))
-        ):
+            if is_split(layer_of(job, index)):
+                product_forward(job, index, work, scratch, 1, first, last)
+        is_last = index == job.n_layers - 1
+        finish_output(
+            job, index, work, top, bottom, left, min(right, n_out), is_last and logits_only
+        )
+        if not is_last:
+            finish_input(job, index + 1, work, step, top, bottom, left, right)
+        if index + 1 < job.by_inputs and job.threads > 2:
             arrivals = barrier(job.barrier, job.threads, arrivals)
     return arrivals
 
@@ -250,19 +222,31 @@ def _weights_step(job, index, step, work, scratch, n, thread):
 
 
 @kernel
-def _backward_by_inputs(job, work, scratch, step, thread, n, arrivals):
-    """Dz of every layer from that of the last, and the step of each layer's weights after it.
+def _backward_by_rows(job, work, scratch, step, first, last):
+    """Dz of the layers that are divided by rows, from that of the last, on rows [first, last).
 
-    Each thread's own inputs of the layers. Returns the count that ends the next barrier.
+    That of the last layer before them, too, and the gradient of the batch where the job wants it.
+    """
+    for index in range(job.n_layers - 1, job.by_inputs - 1, -1):
+        if index > 0 or job.input_gradients != 0:
+            n_in = layer_of(job, index).n_in
+            input_backward(job, index, work, scratch, step, first, last, 0, n_in)
+
+
+@kernel
+def _update(job, work, scratch, step, thread, n, arrivals):
+    """The step of each layer's weights; before it, dz of the layers that are divided by inputs.
+
+    Returns the count that ends the next barrier.
     """
     for index in range(job.n_layers - 1, -1, -1):
-        layer = layer_of(job, index)
-        if index > 0:
+        if 0 < index < job.by_inputs:
+            layer = layer_of(job, index)
             left, right = own_inputs(job, layer, work, thread)
             right = min(right, layer.n_in)
             input_backward(job, index, work, scratch, step, 0, n, left, right)
         _weights_step(job, index, step, work, scratch, n, thread)
-        if index > 0:
+        if 0 < index < job.by_inputs:
             arrivals = barrier(job.barrier, job.threads, arrivals)
     return arrivals
 
@@ -277,7 +261,6 @@ def _train(job, work, scratch, thread):
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     stop = pointer(job.stop, np.int64(0))
     arrivals = job.threads
-    logits_only = _is_fused(job.loss)
     for step in range(job.first, job.last):
         # Threads may be a step apart, so a thread that stops says in which step all do.
         if thread == 0 and atomic_load(stop) != 0:
@@ -287,21 +270,20 @@ def _train(job, work, scratch, thread):
         total_weight = _batch_weight(job, begin, n)
         first, last = share(n, 1, job.threads, thread)
         gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, first, last, begin)
-        if job.by_inputs != 0:
+        if job.by_inputs > 0:
             left, right = own_inputs(job, head, work, thread)
             finite = _gather(job, work, step, 0, n, begin, left, right)
-            if not _keeps_to_itself(job, head):
+            if job.threads > 2:
                 arrivals = barrier(job.barrier, job.threads, arrivals)
-            arrivals = _forward_by_inputs(
-                job, work, scratch, step, thread, first, last, n, arrivals, logits_only
-            )
         else:
             finite = _gather(job, work, step, first, last, begin, 0, head.n_in + 1)
-            _forward_by_rows(job, work, scratch, step, first, last, logits_only)
         if not finite:
             stop[3] = step + 1
+        arrivals = _forward(
+            job, work, scratch, step, thread, first, last, n, arrivals, _is_fused(job.loss)
+        )
         _losses(job, work, first, last, begin, total_weight, 0)
-        if job.by_inputs == 0 and job.update != NONE:
+        if job.update != NONE:
             _backward_by_rows(job, work, scratch, step, first, last)
         arrivals = barrier(job.barrier, job.threads, arrivals)
         if atomic_load(stop + 3) == step + 1:
@@ -309,16 +291,15 @@ def _train(job, work, scratch, thread):
 
         if thread == 0:
             _sum_step(job, step, n, total_weight)
-        if job.by_inputs != 0:
-            arrivals = _backward_by_inputs(job, work, scratch, step, thread, n, arrivals)
-        elif job.update != NONE:
-            for index in range(job.n_layers):
-                _weights_step(job, index, step, work, scratch, n, thread)
+        if job.update != NONE:
+            arrivals = _update(job, work, scratch, step, thread, n, arrivals)
         if job.clip_norm > 0.0:
             _row_norms(job, work, thread)
             arrivals = barrier(job.barrier, job.threads, arrivals)
             _apply_gradients(job, rule_of(job, step, _global_norm(job)), work, thread)
-        if job.by_inputs == 0 or job.clip_norm > 0.0 or not _keeps_to_itself(job, head):
+        # Two threads that divide the first layer by inputs next wait after its product: until then
+        # each writes only what the other is done with. Others read each other's weights at once.
+        if job.by_inputs == 0 or job.threads > 2 or job.clip_norm > 0.0:
             arrivals = barrier(job.barrier, job.threads, arrivals)
         if thread == 0:
             stop[2] = step + 1 - job.first
@@ -342,7 +323,8 @@ def _evaluate(job, work, scratch, thread):
         n = min(EVALUATION_ROWS, job.first + last - begin)
         if not _gather(job, work, 0, 0, n, begin, 0, head.n_in + 1):
             stop[3] = 1
-        _forward_by_rows(job, work, scratch, 0, 0, n, job.outputs == 0 and _is_fused(job.loss))
+        logits_only = job.outputs == 0 and _is_fused(job.loss)
+        _forward(job, work, scratch, 0, 0, 0, n, n, 0, logits_only)
         if job.outputs == 0:
             gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, 0, n, begin)
             _losses(job, work, 0, n, begin, 1.0, begin)

@@ -27,7 +27,8 @@ LAYER = np.dtype(
         ("x", _I),  # offset in the workspace of the input, whose column n_in is all ones
         ("ld_x", _I),
         ("middle", _I),  # inputs of the first half of a sum that is made in two; else n_in
-        ("part", _I),  # the second half, where there is one; rows of ld_a
+        ("parts", _I),  # the two halves of such a sum; rows of ld_a
+        ("part", _I),  # elements from one half to the other
         ("z", _I),  # pre-activation; the same place as ``a`` unless the derivative needs it
         ("a", _I),  # activation, and the next layer's input unless dropout comes between
         ("ld_a", _I),
@@ -98,7 +99,7 @@ JOB = np.dtype(
         ("step_weight", _I),
         # the team
         ("threads", _I),
-        ("by_inputs", _I),  # how the team divides a step: by inputs of the layers, or by rows
+        ("by_inputs", _I),  # the layers, from the first, that the team divides by their inputs
         ("barrier", _I),
         ("stop", _I),  # int64[4]: Python's request, thread 0's decision, steps done, bad rows met
         ("work", _I),
