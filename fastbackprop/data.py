@@ -119,19 +119,22 @@ def checked_inputs(X: object, n_in: int, *, values_in: np.dtype[Any] | None = No
     ValueError
         If its shape is not (n, n_in) with n >= 1, or a value is not finite.
     """
-    array = _as_array("X", X)
+    array = X if isinstance(X, np.ndarray) and X.dtype in _KINDS else _as_array("X", X)
     if array.ndim != 2 or array.shape[1] != n_in:
         raise ValueError(
             f"X has shape {array.shape}; layer 0 expects (n, {n_in}). {_shape_advice(array, n_in)}"
         )
     if len(array) == 0:
         raise ValueError(f"X has shape {array.shape}: there is no row in it")
-    if array.dtype == np.bool_:
-        array = array.view(np.uint8)
-    if array.dtype not in _KINDS:  # half and extended precision, foreign byte order
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32 if array.dtype.itemsize == 2 else np.float64)
-    if any(stride % array.dtype.itemsize for stride in array.strides):
+    if array.dtype not in _KINDS:
+        if array.dtype == np.bool_:
+            array = array.view(np.uint8)
+        else:  # half and extended precision, foreign byte order
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32 if array.dtype.itemsize == 2 else np.float64)
+    if not array.flags.c_contiguous and any(
+        stride % array.dtype.itemsize for stride in array.strides
+    ):
         array = np.ascontiguousarray(array)
     if values_in is not None:
         _check_finite("X", array)

@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -92,6 +93,12 @@ def call_threads(requested: int | None, plan: Plan, rows: int) -> int:
     return _fastest(lambda threads: seconds / threads + _SECONDS_A_START * (threads > 1))
 
 
+# Every field of a record is a word: an integer or a float.
+_FIELDS = JOB.fields or {}
+_WORDS = {name: offset // 8 for name, (_, offset, *_) in _FIELDS.items()}
+_FLOATS = frozenset(name for name, (kind, *_) in _FIELDS.items() if kind == np.float64)
+
+
 class Job:
     """A filled-in JOB record, with every array that it points to kept alive.
 
@@ -104,7 +111,9 @@ class Job:
     """
 
     def __init__(self, plan: Plan, params: Array) -> None:
-        self._record = np.zeros(1, JOB)
+        record = np.zeros(JOB.itemsize // 8, np.int64)
+        self._integers, self._floats = record, record.view(np.float64)
+        self._address = record.ctypes.data
         self._alive: dict[str, Array] = {}
         self._one = plan.dtype.type(1)
         self.dtype = plan.dtype
@@ -126,12 +135,13 @@ class Job:
     def set(self, **values: float) -> None:
         """Set numbers of the record."""
         for name, value in values.items():
-            self._record[name] = value
+            words = self._floats if name in _FLOATS else self._integers
+            words[_WORDS[name]] = value
 
     def point(self, **arrays: Array | None) -> None:
         """Set addresses of the record; None is the address 0."""
         for name, array in arrays.items():
-            self._record[name] = 0 if array is None else array.ctypes.data
+            self._integers[_WORDS[name]] = 0 if array is None else array.ctypes.data
             if array is None:
                 self._alive.pop(name, None)
             else:
@@ -169,7 +179,7 @@ class Job:
         views: list[tuple[Array, Array, Array, Array]] = []
         for stage, record in zip(plan.stages, table, strict=True):
             n_in, n_out = stage.dense.n_in, stage.dense.n_out
-            dropped = not views or (self._record["training"][0] and stage.dropout > 0.0)
+            dropped = not views or (self._integers[_WORDS["training"]] and stage.dropout > 0.0)
             x = view(record["x"], record["ld_x"], n_in) if dropped else views[-1][2]
             z, a = (view(record[name], record["ld_a"], n_out) for name in ("z", "a"))
             views.append((x, z, a, view(record["dz"], record["ld_dz"], n_out)))
@@ -187,7 +197,7 @@ class Job:
 
     def run(self, thread: int) -> None:
         """One thread's part of the work."""
-        passes.run(self._record.ctypes.data, thread, self._one)
+        passes.run(self._address, thread, self._one)
 
     def begin(self) -> None:
         """Make the barrier and the stop request ready for the next call of a team."""
@@ -199,6 +209,7 @@ class Job:
         self._stop[0] = 1
 
 
+@cache
 def compile_kernels(dtype: np.dtype[Any]) -> None:
     """Compile the kernels for a float type, or fetch them from the disk."""
     from numba import from_dtype, types

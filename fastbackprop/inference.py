@@ -9,10 +9,13 @@ import numpy as np
 from fastbackprop._kernels.passes import EVALUATION_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
 from fastbackprop.data import Targets, TrainingData, input_fields, refuse_values
-from fastbackprop.execution import Job, Team, call_threads
+from fastbackprop.execution import Job, Team, call_threads, compile_kernels
 from fastbackprop.plan import Array
 from fastbackprop.probe import BACKGROUND_FLOPS, Probe, data_job
 from fastbackprop.state import State
+
+# Rows that are copied for a call, rather than pointed to, which takes longer for so few.
+_STAGED_BYTES = 64 * 1024
 
 
 class Means(NamedTuple):
@@ -44,8 +47,48 @@ def _run_over_rows(job: Job, state: State, X: Array, threads: int | None) -> Non
         refuse_values(X, state.plan.dtype)
 
 
+class _FewRows:
+    """The outputs of a few rows: a call with nothing left to prepare but the rows themselves."""
+
+    def __init__(self, state: State, element: np.dtype[Any]) -> None:
+        plan = state.plan
+        self._x = np.zeros((_few(plan.n_in * element.itemsize), plan.n_in), element)
+        self._outputs = np.zeros((len(self._x), plan.n_out), plan.dtype)
+        self._job = Job(plan, state.params)
+        self._job.point(x=self._x, outputs=self._outputs)
+        self._job.set(evaluates=1, **input_fields(self._x))
+        self._job.reserve(plan, len(self._x), 1, shared=False)
+        compile_kernels(plan.dtype)
+
+    def __call__(self, X: Array) -> Array:
+        n = len(X)
+        self._x[:n] = X
+        self._job.set(n=n, last=n)
+        self._job.begin()
+        self._job.run(0)
+        if self._job.met_bad_row:
+            refuse_values(X, self._job.dtype)
+        return self._outputs[:n].copy()
+
+
+def _few(row_bytes: int) -> int:
+    """How many rows are copied to where a prepared call expects them: 64 KiB, at most a block."""
+    return min(EVALUATION_ROWS, _STAGED_BYTES // row_bytes)
+
+
 def outputs(state: State, X: Array, threads: int | None = None) -> Array:
     """The network's outputs, (n, n_out)."""
+    if len(X) <= _few(X.shape[1] * X.itemsize) and state.plan.flops(len(X)) < BACKGROUND_FLOPS:
+        # Taken and put back by single operations of a list: another thread has a call of its own.
+        idle = state.idle.setdefault(X.dtype, [])
+        try:
+            call = idle.pop()
+        except IndexError:
+            call = _FewRows(state, X.dtype)
+        try:
+            return call(X)
+        finally:
+            idle.append(call)
     result = np.empty((len(X), state.plan.n_out), state.plan.dtype)
     job = Job(state.plan, state.params)
     job.point(x=X, outputs=result)

@@ -120,8 +120,14 @@ class Plan:
                 dropout = 0.0
         loss.check_output(self.stages[-1].activation)
         self.size = size
+        products = [stage.dense.n_in * stage.dense.n_out for stage in self.stages]
+        self._products = 3 * sum(products) - products[0]  # of the first layer no dx
+        self._workspace: tuple[int, tuple[Array, int, int]] | None = None
         self.n_in = self.stages[0].dense.n_in
         self.n_out = self.stages[-1].dense.n_out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_workspace": None}
 
     @property
     def n_parameters(self) -> int:
@@ -140,9 +146,7 @@ class Plan:
 
     def flops(self, rows: int) -> int:
         """Multiplications and additions of a training step on ``rows`` rows."""
-        products = sum(stage.dense.n_in * stage.dense.n_out for stage in self.stages)
-        first = self.stages[0].dense
-        return 2 * rows * (3 * products - first.n_in * first.n_out)
+        return 2 * rows * self._products
 
     def zeros(self) -> Array:
         """Flat parameters, or an optimizer's slot for them, all zero."""
@@ -188,7 +192,7 @@ class Plan:
                 b[...] = stage.dense.bias_init.draw(rng, b.shape, fans=w.shape)
 
     def workspace(self, rows: int) -> tuple[Array, int, int]:
-        """The table of layers for batches of up to ``rows`` rows.
+        """The table of layers for batches of up to ``rows`` rows; not to be changed.
 
         Returns
         -------
@@ -199,6 +203,12 @@ class Plan:
         size : int
             Elements that the workspace needs.
         """
+        # A step on a small batch takes less time than this; most calls ask for the same as before.
+        if self._workspace is None or self._workspace[0] != rows:
+            self._workspace = rows, self._lay_out(rows)
+        return self._workspace[1]
+
+    def _lay_out(self, rows: int) -> tuple[Array, int, int]:
         table = np.zeros(len(self.stages), LAYER)
         size = 0
 

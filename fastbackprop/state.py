@@ -51,6 +51,8 @@ class State:
         self.slots: dict[str, Array] = {}
         self.steps = 0
         self.epoch = 0
+        # Calls prepared on these parameters and in use by no thread, see `inference`.
+        self.idle: dict[Any, list[Any]] = {}
 
     def steps_with(self, optimizer: Optimizer) -> int:
         """Steps that an equal optimizer has taken: the number of its next one."""
@@ -89,6 +91,7 @@ class State:
             **vars(self),
             "slots": {},
             "params": None,
+            "idle": {},
             "packed": {name: self.plan.pack(flat) for name, flat in padded.items()},
         }
 

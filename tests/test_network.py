@@ -1,6 +1,7 @@
 """Network: construction, outputs, losses and gradients against the reference, and its looks."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
 import numpy as np
@@ -540,3 +541,33 @@ def test_html_is_well_formed():
     assert rows[2][0] == "Dropout(0.3)"
     history = ElementTree.fromstring(f"<div>{net.history._repr_html_()}</div>")
     assert len(list(history.iter("tr"))) == 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows_and_many_have_the_same_outputs(dtype):
+    rng = np.random.default_rng(0)
+    for n_in in (3, 300, 40_000):  # rows of which many, some and none are few
+        net = fb.Network([n_in, 5, 2], "tanh", random_state=rng, dtype=dtype)
+        X = rng.random((200, n_in)) if n_in < 1000 else rng.random((3, n_in))
+        for element in ("f4", "f8", "u1"):
+            rows = (X * 200).astype(element)
+            whole = net.predict(rows)
+            for n in (1, 2, 7):
+                np.testing.assert_array_equal(net.predict(rows[:n]), whole[:n])
+                np.testing.assert_array_equal(net.predict(rows[::-1][:n]), whole[::-1][:n])
+    with pytest.raises(ValueError, match=r"X contains nan at \[0, 1\]"):
+        net.predict(np.where(np.arange(n_in) == 1, np.nan, 0.0)[None])
+    first = net.predict(rows[:1])
+    net.weights[0][...] = 0
+    assert (net.predict(rows[:1]) != first).any(), "prepared calls read the parameters in place"
+
+
+def test_threads_that_predict_with_one_network():
+    rng = np.random.default_rng(0)
+    net = fb.Network([20, 30, 4], "tanh", random_state=rng)
+    X = rng.random((64, 20))
+    expected = net.predict(X)
+    with ThreadPoolExecutor(8) as pool:
+        rows = pool.map(lambda i: net.predict(X[i % 64 : i % 64 + 1])[0], range(2000))
+    for i, row in enumerate(rows):
+        np.testing.assert_array_equal(row, expected[i % 64])
