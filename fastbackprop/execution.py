@@ -70,6 +70,22 @@ def layers_by_inputs(plan: Plan, rows: int, threads: int) -> int:
     return min(range(possible + 1), key=lambda count: _seconds_lost(plan, rows, threads, count))
 
 
+# Batches that are cut into chunks, and the most bytes that the gradients of all chunks may take.
+_CHUNKED_ROWS = 1024
+_CHUNKS = 8
+_CHUNKED_BYTES = 512 * 1024
+
+
+def chunks_of(plan: Plan, rows: int) -> int:
+    """Into how many chunks steps of ``rows`` rows are cut; 0 is not at all.
+
+    It decides the order of sums, so it must not depend on the number of threads.
+    """
+    small = _CHUNKS * plan.size * plan.dtype.itemsize <= _CHUNKED_BYTES
+    drops = any(stage.dropout > 0.0 for stage in plan.stages)  # masks count rows of a whole batch
+    return _CHUNKS if rows >= _CHUNKED_ROWS and small and not drops else 0
+
+
 def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
     """Threads for a team that takes steps of ``rows`` rows: as asked, else the fastest number."""
     if requested is not None:
@@ -77,8 +93,8 @@ def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
 
     def seconds(threads: int) -> float:
         arithmetic = plan.flops(rows) / _FLOPS_A_SECOND / threads
-        if threads == 1:
-            return arithmetic
+        if threads == 1 or chunks_of(plan, rows):
+            return arithmetic + 2 * _SECONDS_A_BARRIER * (threads > 1)
         by_inputs = layers_by_inputs(plan, rows, threads)
         return arithmetic + _seconds_lost(plan, rows, threads, by_inputs)
 
@@ -94,7 +110,7 @@ def call_threads(requested: int | None, plan: Plan, rows: int) -> int:
 
 
 # Every field of a record is a word: an integer or a float.
-_FIELDS = JOB.fields or {}
+_FIELDS: Any = JOB.fields
 _WORDS = {name: offset // 8 for name, (_, offset, *_) in _FIELDS.items()}
 _FLOATS = frozenset(name for name, (kind, *_) in _FIELDS.items() if kind == np.float64)
 
@@ -163,6 +179,22 @@ class Job:
             scratch_stride=scratch + line,
             threads=threads,
         )
+
+    def reserve_for_training(
+        self, plan: Plan, rows: int, threads: int, *, clips: bool, by_inputs: int
+    ) -> None:
+        """Give the job what it needs for steps of ``rows`` rows."""
+        chunks = chunks_of(plan, rows)
+        self.set(chunks=chunks, chunk_size=plan.size, by_inputs=0 if chunks else by_inputs)
+        if chunks:
+            self.point(gradients=aligned_zeros(chunks * plan.size, plan.dtype))
+            self.reserve(plan, min(rows, passes.BLOCK_ROWS), threads, shared=False)
+        else:
+            if clips:
+                self.point(gradients=plan.zeros())
+            self.reserve(plan, rows, threads, shared=True)
+        if clips:
+            self.point(row_norms=np.empty(plan.n_rows))
 
     @property
     def input_stride(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastbackprop._kernels.passes import EVALUATION_ROWS
+from fastbackprop._kernels.passes import BLOCK_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
 from fastbackprop.data import Targets, TrainingData, input_fields, refuse_values
 from fastbackprop.execution import Job, Team, call_threads, compile_kernels
@@ -37,9 +37,9 @@ def _run_over_rows(job: Job, state: State, X: Array, threads: int | None) -> Non
     """Run an evaluation job over all rows of X."""
     n = len(X)
     flops = state.plan.flops(n)
-    blocks = -(-n // EVALUATION_ROWS)
+    blocks = -(-n // BLOCK_ROWS)
     count = min(call_threads(threads, state.plan, n), blocks)
-    job.reserve(state.plan, min(n, EVALUATION_ROWS), count, shared=False)
+    job.reserve(state.plan, min(n, BLOCK_ROWS), count, shared=False)
     job.set(evaluates=1, first=0, last=n)
     with Team(count, background=flops > BACKGROUND_FLOPS) as team:
         team.run(job)
@@ -73,7 +73,7 @@ class _FewRows:
 
 def _few(row_bytes: int) -> int:
     """How many rows are copied to where a prepared call expects them: 64 KiB, at most a block."""
-    return min(EVALUATION_ROWS, _STAGED_BYTES // row_bytes)
+    return min(BLOCK_ROWS, _STAGED_BYTES // row_bytes)
 
 
 def outputs(state: State, X: Array, threads: int | None = None) -> Array:

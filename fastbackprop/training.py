@@ -141,8 +141,13 @@ class Epochs:
             name: np.zeros(self._steps) for name in ("step_loss", "step_score", "step_weight")
         }
         self._job = training_job(state, data, recipe.optimizer, self._batch, self._sums)
-        self._job.reserve(state.plan, self._batch, threads, shared=True)
-        self._job.set(by_inputs=layers_by_inputs(state.plan, self._batch, threads))
+        self._job.reserve_for_training(
+            state.plan,
+            self._batch,
+            threads,
+            clips=recipe.optimizer.clip_norm is not None,
+            by_inputs=layers_by_inputs(state.plan, self._batch, threads),
+        )
         self._good = np.empty_like(state.params)
         compile_kernels(state.plan.dtype)  # so that the first epoch's seconds are those of training
 
@@ -223,8 +228,6 @@ def training_job(
     job = data_job(state, data)
     job.point(row_loss=np.empty(batch), row_score=np.empty(batch), **sums, **state.slot_arrays())
     job.set(batch=batch, training=1, update=optimizer.code, **optimizer.hyperparameters())
-    if optimizer.clip_norm is not None:
-        job.point(gradients=state.plan.zeros(), row_norms=np.empty(state.plan.n_rows))
     return job
 
 
@@ -271,7 +274,8 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     job = training_job(state, data, optimizer, n, sums)
     flops = state.plan.flops(n)
     threads = call_threads(None, state.plan, n)
-    job.reserve(state.plan, n, threads, shared=True)
+    clips = optimizer.clip_norm is not None
+    job.reserve_for_training(state.plan, n, threads, clips=clips, by_inputs=0)
     job.point(rates=learning_rates)
     job.set(first=0, last=1, steps_before=first, epoch=-1 - first)
     before = state.params.copy()

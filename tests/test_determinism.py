@@ -139,6 +139,42 @@ def test_both_ways_to_divide_a_step(monkeypatch, optimizer, dtype):
         assert_same(result, results[0])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_a_large_batch_in_chunks(monkeypatch, optimizer, dtype):
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((1100 + 5, 9)), rng.standard_normal((1100 + 5, 4))
+
+    def train(threads):
+        net = fb.Network([9, 20, 4], "tanh", "mse", random_state=0, dtype=dtype)
+        # The last batch of five rows has fewer than there are chunks.
+        net.fit(X, y, 2, 1100, optimizer, sample_weight=X[:, 0] ** 2, threads=threads, verbose=0)
+        net.train_step(X, y, optimizer)
+        return bits(net), net.history["loss"]
+
+    results = [train(threads) for threads in (1, 2, 3, 8, 9, None)]
+    for result in results[1:]:
+        assert_same(result, results[0])
+    monkeypatch.setattr("fastbackprop.execution._CHUNKED_ROWS", 10**9)
+    whole, losses = train(1)
+    within = 1e-5 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(
+        results[0][0].view(dtype), whole.view(dtype), rtol=within, atol=within
+    )
+    np.testing.assert_allclose(results[0][1], losses, rtol=within)
+
+
+def test_a_bad_row_in_a_chunk_stops_before_the_step():
+    X = np.random.default_rng(2).random((2000, 3))
+    X[1500, 1] = np.inf
+    for threads in (1, 3):
+        net = fb.Network([3, 4], random_state=0)
+        before = bits(net)
+        with pytest.raises(ValueError, match=r"X contains inf at \[1500, 1\]"):
+            net.fit(X, np.zeros(2000, int), 1, 2000, threads=threads, verbose=0)
+        np.testing.assert_array_equal(bits(net), before)
+
+
 @pytest.mark.parametrize("layers", [[300, 4], [300, 20, 4], [300, 270, 4]])
 def test_a_bad_row_stops_both_ways_before_the_step(monkeypatch, layers):
     X = np.random.default_rng(2).random((64, layers[0]))

@@ -222,12 +222,13 @@ def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
         place = layer.w + i * layer.ld_w
         outer_products(
             products,
+            layer.ld_w,
             zeros,
+            0,
             x + i,
             layer.ld_x,
             dz,
             layer.ld_dz,
-            layer.ld_w,
             rows,
             layer.n_out,
             n,
@@ -248,3 +249,24 @@ def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
                 rows,
                 layer.n_out,
             )
+
+
+@kernel
+def add_gradients(job, index, gradients, work, scratch, n, begins):
+    """gradients += x.T @ dz of a layer on ``n`` rows of a batch; from zero where it ``begins``."""
+    layer = layer_of(job, index)
+    g, zeros = gradients + layer.w, pointer(job.zeros, work)
+    outer_products(
+        g,
+        layer.ld_w,
+        zeros if begins else g,
+        0 if begins else layer.ld_w,
+        _input(job, index, work),
+        layer.ld_x,
+        work + layer.dz,
+        layer.ld_dz,
+        layer.n_in + layer.has_bias,
+        layer.n_out,
+        n,
+        scratch,
+    )

@@ -92,11 +92,12 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
 
 
 @kernel
-def outer_products(out, zeros, x, ld_x, dz, ld_dz, ld, m, n, k, scratch):
-    """out = x.T @ dz, a few rows of it
+def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch):
+    """out = start + x.T @ dz
 
-    out : (m, n)    rows ``ld`` apart; overwritten, whole vectors of columns
-    x   : (k, m)    dz : (k, n)    rows padded to whole vectors
+    out   : (m, n)    overwritten, whole vectors of columns
+    start : (m, n), or one row for all with ld_start 0; may be ``out``
+    x     : (k, m)    dz : (k, n)    rows padded to whole vectors
 
     The columns of x, each element of which lies in another line, are packed where several panels
     share the copy: 784 x 128 x 512 takes 6 % less.
@@ -114,9 +115,9 @@ def outer_products(out, zeros, x, ld_x, dz, ld_dz, ld, m, n, k, scratch):
                 m,
                 panel_vectors(n, j, out),
                 out + j,
-                ld,
-                zeros if p == 0 else out + j,
-                0 if p == 0 else ld,
+                ld_out,
+                (start if p == 0 else out) + j,
+                ld_start if p == 0 else ld_out,
                 left,
                 1,
                 ld_left,

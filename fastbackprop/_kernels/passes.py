@@ -14,6 +14,10 @@ rows. Each output needs the products of all threads, so there is a barrier after
 
 The first ``job.by_inputs`` layers are divided by inputs, which must be split; the others by rows.
 
+A large batch of a small network is cut into ``job.chunks`` chunks instead, whatever the number of
+threads. Each goes forward and backward a block of rows at a time, so that activations stay in L1,
+and adds to gradients of its own; these are added up in order.
+
 ``_evaluate`` takes any number of rows through the network only, a block at a time.
 """
 
@@ -25,6 +29,7 @@ import numpy as np
 
 from fastbackprop._kernels.codes import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, NONE, STORE
 from fastbackprop._kernels.dense import (
+    add_gradients,
     finish_input,
     finish_output,
     input_backward,
@@ -41,15 +46,19 @@ from fastbackprop._kernels.records import job_at
 from fastbackprop._kernels.simd import (
     atomic_load,
     flush_subnormals,
+    lanes,
+    load,
     pointer,
     restore_subnormals,
+    store,
 )
 from fastbackprop._kernels.team import barrier, share
 from fastbackprop._kernels.update import row_square, rule_of, update_rows
 
-# Rows that a thread takes through the network at a time when it only evaluates: enough to use each
-# weight often while it is in a register or in L1, few enough that their activations stay in L2.
-EVALUATION_ROWS = 64
+# Rows that a thread takes through the network at a time when it evaluates, or takes a chunk: enough
+# to use each weight often while it is in a register or in L1, few enough that their activations
+# stay in L2.
+BLOCK_ROWS = 64
 
 
 @kernel
@@ -252,13 +261,71 @@ def _update(job, work, scratch, step, thread, n, arrivals):
 
 
 @kernel
+def _chunk(job, work, scratch, chunk, chunks, n, begin, total_weight):
+    """Losses and gradients of one chunk of a batch of ``n``; are all its inputs finite?"""
+    head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
+    first, last = share(n, 1, chunks, chunk)
+    gradients = pointer(job.gradients, work) + chunk * job.chunk_size
+    finite = True
+    for top in range(first, last, BLOCK_ROWS):
+        rows, place = min(BLOCK_ROWS, last - top), begin + top
+        finite &= _gather(job, work, 0, 0, rows, place, 0, head.n_in + 1)
+        gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, 0, rows, place)
+        _forward(job, work, scratch, 0, 0, 0, rows, rows, 0, _is_fused(job.loss))
+        _losses(job, work, 0, rows, place, total_weight, top)
+        _backward_by_rows(job, work, scratch, 0, 0, rows)
+        for index in range(job.n_layers):
+            add_gradients(job, index, gradients, work, scratch, rows, top == first)
+    return finite
+
+
+@kernel
+def _add_chunks(job, work, thread, chunks):
+    """The gradient, in the place of the first chunk's, of this thread's own rows of the weights."""
+    gradients = pointer(job.gradients, work)
+    for index in range(job.n_layers):
+        layer = layer_of(job, index)
+        top, bottom = own_inputs(job, layer, work, thread)
+        bottom = min(bottom, layer.n_in + layer.has_bias)
+        for j in range(layer.w + top * layer.ld_w, layer.w + bottom * layer.ld_w, lanes(work)):
+            total = load(gradients + j)
+            for chunk in range(1, chunks):
+                total = total + load(gradients + (chunk * job.chunk_size + j))
+            store(gradients + j, total)
+
+
+@kernel
+def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
+    """The whole batch forward and, in the layers that are divided by rows, backward.
+
+    Returns the count that ends the next barrier, and whether all inputs were finite.
+    """
+    head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
+    first, last = share(n, 1, job.threads, thread)
+    gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, first, last, begin)
+    if job.by_inputs > 0:
+        left, right = own_inputs(job, head, work, thread)
+        finite = _gather(job, work, step, 0, n, begin, left, right)
+        if job.threads > 2:
+            arrivals = barrier(job.barrier, job.threads, arrivals)
+    else:
+        finite = _gather(job, work, step, first, last, begin, 0, head.n_in + 1)
+    arrivals = _forward(
+        job, work, scratch, step, thread, first, last, n, arrivals, _is_fused(job.loss)
+    )
+    _losses(job, work, first, last, begin, total_weight, 0)
+    if job.update != NONE:
+        _backward_by_rows(job, work, scratch, step, first, last)
+    return arrivals, finite
+
+
+@kernel
 def _train(job, work, scratch, thread):
     """Steps [first, last) of an epoch, as thread ``thread`` of a team of ``job.threads``.
 
     Where Python asks for a stop, the team returns after a whole step; where a row is not finite,
     before that step changes anything.
     """
-    head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     stop = pointer(job.stop, np.int64(0))
     arrivals = job.threads
     for step in range(job.first, job.last):
@@ -268,35 +335,35 @@ def _train(job, work, scratch, thread):
         begin = step * job.batch
         n = min(job.batch, job.n - begin)
         total_weight = _batch_weight(job, begin, n)
-        first, last = share(n, 1, job.threads, thread)
-        gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, first, last, begin)
-        if job.by_inputs > 0:
-            left, right = own_inputs(job, head, work, thread)
-            finite = _gather(job, work, step, 0, n, begin, left, right)
-            if job.threads > 2:
-                arrivals = barrier(job.barrier, job.threads, arrivals)
+        chunks = min(job.chunks, n)
+        if chunks > 0:
+            finite = True
+            first, last = share(chunks, 1, job.threads, thread)
+            for chunk in range(first, last):
+                finite &= _chunk(job, work, scratch, chunk, chunks, n, begin, total_weight)
         else:
-            finite = _gather(job, work, step, first, last, begin, 0, head.n_in + 1)
+            arrivals, finite = _batch(
+                job, work, scratch, step, thread, n, begin, total_weight, arrivals
+            )
         if not finite:
             stop[3] = step + 1
-        arrivals = _forward(
-            job, work, scratch, step, thread, first, last, n, arrivals, _is_fused(job.loss)
-        )
-        _losses(job, work, first, last, begin, total_weight, 0)
-        if job.update != NONE:
-            _backward_by_rows(job, work, scratch, step, first, last)
         arrivals = barrier(job.barrier, job.threads, arrivals)
         if atomic_load(stop + 3) == step + 1:
             break
 
         if thread == 0:
             _sum_step(job, step, n, total_weight)
-        if job.update != NONE:
+        if chunks > 0:
+            _add_chunks(job, work, thread, chunks)
+        elif job.update != NONE:
             arrivals = _update(job, work, scratch, step, thread, n, arrivals)
+        norm = 0.0
         if job.clip_norm > 0.0:
             _row_norms(job, work, thread)
             arrivals = barrier(job.barrier, job.threads, arrivals)
-            _apply_gradients(job, rule_of(job, step, _global_norm(job)), work, thread)
+            norm = _global_norm(job)
+        if job.clip_norm > 0.0 or chunks > 0:
+            _apply_gradients(job, rule_of(job, step, norm), work, thread)
         # Two threads that divide the first layer by inputs next wait after its product: until then
         # each writes only what the other is done with. Others read each other's weights at once.
         if job.by_inputs == 0 or job.threads > 2 or job.clip_norm > 0.0:
@@ -315,12 +382,12 @@ def _evaluate(job, work, scratch, thread):
     """
     outputs = pointer(job.outputs, work)
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
-    first, last = share(job.last - job.first, EVALUATION_ROWS, job.threads, thread)
+    first, last = share(job.last - job.first, BLOCK_ROWS, job.threads, thread)
     stop = pointer(job.stop, np.int64(0))
-    for begin in range(job.first + first, job.first + last, EVALUATION_ROWS):
+    for begin in range(job.first + first, job.first + last, BLOCK_ROWS):
         if atomic_load(stop) != 0:
             break
-        n = min(EVALUATION_ROWS, job.first + last - begin)
+        n = min(BLOCK_ROWS, job.first + last - begin)
         if not _gather(job, work, 0, 0, n, begin, 0, head.n_in + 1):
             stop[3] = 1
         logits_only = job.outputs == 0 and _is_fused(job.loss)

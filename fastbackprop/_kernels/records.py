@@ -88,6 +88,10 @@ JOB = np.dtype(
         ("slot1", _I),
         ("slot2", _I),
         ("gradients", _I),
+        # Parts of a batch whose gradients are made one by one, block by block, and then added; 0 is
+        # the whole batch at once. They lie one after the other from ``gradients`` on.
+        ("chunks", _I),
+        ("chunk_size", _I),  # elements from one chunk's gradients to the next
         ("row_norms", _I),  # float64, one a row of parameters, for clipping
         # results
         ("outputs", _I),  # (n, n_out) contiguous; or 0
