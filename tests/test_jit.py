@@ -128,7 +128,7 @@ def test_cold_then_warm(installation):
 def test_an_edit_of_another_kernel_file_is_noticed(installation):
     assert installation.run() == COMPILED
     assert installation.run() == LOADED
-    codes, simd = installation.kernels / "codes.py", installation.kernels / "simd.py"
+    codes, simd = installation.kernels / "codes.py", installation.kernels / "simd" / "tiles.py"
     source = codes.read_text()
     assert "GELU = 8\n" in source
     codes.write_text(source.replace("GELU = 8\n", "GELU = 80\n"))

@@ -63,11 +63,11 @@ HAS_ESTIMATES = bool(_host_features().get("avx512vl"))
 def source_digest(folder: Path | None = None) -> str:
     """SHA-256 over every kernel source, the SIMD width and the compilers.
 
-    Numba's own cache looks at the file of the entry point only: after an edit to ``simd.py`` it
+    Numba's own cache looks at the file of the entry point only: after an edit to ``gemm.py`` it
     would go on running the old machine code of ``passes.py``.
     """
     digest = hashlib.sha256()
-    for path in sorted((folder or Path(__file__).parent).glob("*.py")):
+    for path in sorted((folder or Path(__file__).parent).rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(f"{VECTOR_BITS} {VECTOR_REGISTERS} {HAS_ESTIMATES}".encode())
     digest.update(f"{numba.__version__} {llvmlite.__version__}".encode())

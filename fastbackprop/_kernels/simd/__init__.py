@@ -1,0 +1,116 @@
+"""SIMD vectors, tiles and pointers as Numba types: the only folder that builds LLVM IR.
+
+A ``Vector`` is one SIMD register (16 float32 or 8 float64 with AVX-512, fewer on narrower
+machines), a ``Tile`` is ``MR`` rows of ``NV`` of them that stay in registers, and a ``Pointer`` is
+a typed address. Kernels use them in plain jitted Python:
+
+>>> from fastbackprop._kernels.jit import kernel
+>>> @kernel
+... def add_rows(out, x, y, n):
+...     for i in range(0, n, lanes(x)):
+...         store(out + i, load(x + i) + load(y + i))
+
+Nothing here is checked: a pointer may point anywhere.
+"""
+
+from fastbackprop._kernels.simd.arithmetic import (
+    absolute,
+    any_lane,
+    as_bits,
+    constant_for,
+    convert,
+    copysign,
+    fma,
+    from_bits,
+    integer_constant_for,
+    inverse,
+    inverse_root,
+    larger,
+    largest_lane,
+    polynomial,
+    round_even,
+    select,
+    smaller,
+    sqrt,
+    sum_lanes,
+)
+from fastbackprop._kernels.simd.machine import (
+    atomic_add,
+    atomic_load,
+    flush_subnormals,
+    restore_subnormals,
+    spin_hint,
+)
+from fastbackprop._kernels.simd.memory import (
+    ELEMENT_TYPES,
+    address_of,
+    broadcast,
+    fill,
+    itemsize,
+    lane_index,
+    lanes,
+    live_lanes,
+    load,
+    load_any,
+    pointer,
+    prefetch,
+    store,
+)
+from fastbackprop._kernels.simd.tiles import (
+    square_tile_load,
+    tile_add_product,
+    tile_load,
+    tile_prefetch,
+    tile_store,
+    transpose,
+)
+from fastbackprop._kernels.simd.types import Pointer, Tile, Vector
+
+__all__ = [
+    "ELEMENT_TYPES",
+    "Pointer",
+    "Tile",
+    "Vector",
+    "absolute",
+    "address_of",
+    "any_lane",
+    "as_bits",
+    "atomic_add",
+    "atomic_load",
+    "broadcast",
+    "constant_for",
+    "convert",
+    "copysign",
+    "fill",
+    "flush_subnormals",
+    "fma",
+    "from_bits",
+    "integer_constant_for",
+    "inverse",
+    "inverse_root",
+    "itemsize",
+    "lane_index",
+    "lanes",
+    "larger",
+    "largest_lane",
+    "live_lanes",
+    "load",
+    "load_any",
+    "pointer",
+    "polynomial",
+    "prefetch",
+    "restore_subnormals",
+    "round_even",
+    "select",
+    "smaller",
+    "spin_hint",
+    "sqrt",
+    "square_tile_load",
+    "store",
+    "sum_lanes",
+    "tile_add_product",
+    "tile_load",
+    "tile_prefetch",
+    "tile_store",
+    "transpose",
+]
