@@ -9,10 +9,12 @@ import numpy as np
 from fastbackprop._kernels.passes import BLOCK_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
 from fastbackprop.data import Targets, TrainingData, input_fields, refuse_values
-from fastbackprop.execution import Job, Team, call_threads, compile_kernels
+from fastbackprop.division import call_threads
+from fastbackprop.job import Job, compile_kernels
 from fastbackprop.plan import Array
 from fastbackprop.probe import BACKGROUND_FLOPS, Probe, data_job
 from fastbackprop.state import State
+from fastbackprop.team import Team
 
 # Rows that are copied for a call, rather than pointed to, which takes longer for so few.
 _STAGED_BYTES = 64 * 1024

@@ -8,9 +8,11 @@ import numpy as np
 
 from fastbackprop._kernels import codes
 from fastbackprop.data import TrainingData, input_fields, refuse_values
-from fastbackprop.execution import Job, Team, call_threads
+from fastbackprop.division import call_threads
+from fastbackprop.job import Job
 from fastbackprop.plan import Array, aligned_zeros
 from fastbackprop.state import State
+from fastbackprop.team import Team
 
 # Work of a call that must not keep Ctrl-C waiting: a tenth of a second at a modest rate.
 BACKGROUND_FLOPS = 2_000_000_000

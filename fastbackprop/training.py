@@ -12,20 +12,15 @@ import numpy as np
 from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, refuse_values
-from fastbackprop.execution import (
-    Job,
-    Team,
-    call_threads,
-    compile_kernels,
-    layers_by_inputs,
-    training_threads,
-)
+from fastbackprop.division import call_threads, layers_by_inputs, training_threads
 from fastbackprop.inference import means
+from fastbackprop.job import Job, compile_kernels
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array
 from fastbackprop.probe import data_job
 from fastbackprop.schedules import rates
 from fastbackprop.state import Former, State
+from fastbackprop.team import Team
 
 if TYPE_CHECKING:
     from fastbackprop.network import Network

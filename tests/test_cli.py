@@ -518,7 +518,7 @@ class TestWaitForTheCompiler:
             assert announced.wait(60)
 
         monkeypatch.setattr(compilation, "_PATIENCE_SECONDS", 0.0)
-        monkeypatch.setattr(compilation.execution, "compile_kernels", compile_kernels)
+        monkeypatch.setattr(compilation.job, "compile_kernels", compile_kernels)
         compilation.compile_kernels(np.dtype("float32"), Watched("json"))
         out, err = capsys.readouterr()
         assert (out, mistakes(err)) == ("", [])
@@ -526,7 +526,7 @@ class TestWaitForTheCompiler:
 
     def test_a_short_one_is_not(self, monkeypatch, capsys):
         monkeypatch.setattr(compilation, "_PATIENCE_SECONDS", 3600.0)
-        monkeypatch.setattr(compilation.execution, "compile_kernels", lambda dtype: None)
+        monkeypatch.setattr(compilation.job, "compile_kernels", lambda dtype: None)
         compilation.compile_kernels(np.dtype("float32"), Output("text"))
         assert capsys.readouterr() == ("", "")
 

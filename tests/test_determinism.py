@@ -155,7 +155,7 @@ def test_a_large_batch_in_chunks(monkeypatch, optimizer, dtype):
     results = [train(threads) for threads in (1, 2, 3, 8, 9, None)]
     for result in results[1:]:
         assert_same(result, results[0])
-    monkeypatch.setattr("fastbackprop.execution._CHUNKED_ROWS", 10**9)
+    monkeypatch.setattr("fastbackprop.division._CHUNKED_ROWS", 10**9)
     whole, losses = train(1)
     within = 1e-5 if dtype == "float32" else 1e-12
     np.testing.assert_allclose(

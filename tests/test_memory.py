@@ -7,7 +7,7 @@ import pytest
 from comparison import LOSSES, SIZES, bits, flat, make_targets
 
 import fastbackprop as fb
-from fastbackprop import execution, plan, probe
+from fastbackprop import job, plan, probe
 
 _BAND = 4096  # bytes on either side
 _NAN = 0xFF  # every byte of a NaN of either type
@@ -27,7 +27,7 @@ def guard(monkeypatch):
         return memory[start:end].view(dtype)
 
     def begin():
-        for module in (plan, execution, probe):
+        for module in (plan, job, probe):
             monkeypatch.setattr(module, "aligned_zeros", guarded_zeros)
 
     yield begin

@@ -681,7 +681,7 @@ INTERRUPTED_AT_EACH_LINE = textwrap.dedent(
     import numpy as np
 
     import fastbackprop as fb
-    from fastbackprop import execution
+    from fastbackprop import team
 
     class InterruptAt:
         # Raises what Ctrl-C raises, at one of the lines that start a team and wait for it.
@@ -689,7 +689,7 @@ INTERRUPTED_AT_EACH_LINE = textwrap.dedent(
             self.left = line
 
         def __call__(self, frame, event, argument):
-            watched = frame.f_code.co_filename == execution.__file__
+            watched = frame.f_code.co_filename == team.__file__
             return self.at_line if watched and frame.f_code.co_name in ("run", "wait") else None
 
         def at_line(self, frame, event, argument):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbackprop import execution
+from fastbackprop import job
 from fastbackprop.cli.output import Output
 
 _PATIENCE_SECONDS = 2.0  # the kernels come from the disk in less
@@ -21,7 +21,7 @@ def compile_kernels(dtype: np.dtype[Any], output: Output) -> None:
     notice.daemon = True
     notice.start()
     try:
-        execution.compile_kernels(dtype)
+        job.compile_kernels(dtype)
     finally:
         notice.cancel()
         notice.join()

@@ -1,0 +1,155 @@
+"""A job: the record that the kernels read, and the only place where Python calls them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fastbackprop._kernels import passes
+from fastbackprop._kernels.gemm import scratch_bytes
+from fastbackprop._kernels.records import JOB
+from fastbackprop.division import chunks_of
+from fastbackprop.plan import Array, Plan, aligned_zeros, leading_dimension
+
+# Every field of a record is a word: an integer or a float.
+_FIELDS: Any = JOB.fields
+_WORDS = {name: offset // 8 for name, (_, offset, *_) in _FIELDS.items()}
+_FLOATS = frozenset(name for name, (kind, *_) in _FIELDS.items() if kind == np.float64)
+
+
+class Job:
+    """A filled-in JOB record, with every array that it points to kept alive.
+
+    Parameters
+    ----------
+    plan : Plan
+        The network.
+    params : ndarray
+        Its flat parameters.
+    """
+
+    def __init__(self, plan: Plan, params: Array) -> None:
+        record = np.zeros(JOB.itemsize // 8, np.int64)
+        self._integers, self._floats = record, record.view(np.float64)
+        self._address = record.ctypes.data
+        self._alive: dict[str, Array] = {}
+        self._one = plan.dtype.type(1)
+        self.dtype = plan.dtype
+        # Rows of a product start from zeros: rows of parameters, or of gradients of the inputs.
+        width = max(plan.widest, leading_dimension(plan.n_in, plan.dtype))
+        self.point(params=params, zeros=aligned_zeros(width, plan.dtype))
+        self.set(
+            n_layers=len(plan.stages),
+            loss=plan.loss.code,
+            loss_delta=plan.loss.delta,
+            x_scale=plan.rescaling.scale,
+            x_offset=plan.rescaling.offset,
+            threads=1,
+        )
+        self._stop = np.zeros(4, np.int64)
+        self._barrier = aligned_zeros(16, np.dtype(np.int64))
+        self.point(stop=self._stop, barrier=self._barrier)
+
+    def set(self, **values: float) -> None:
+        """Set numbers of the record."""
+        for name, value in values.items():
+            words = self._floats if name in _FLOATS else self._integers
+            words[_WORDS[name]] = value
+
+    def point(self, **arrays: Array | None) -> None:
+        """Set addresses of the record; None is the address 0."""
+        for name, array in arrays.items():
+            self._integers[_WORDS[name]] = 0 if array is None else array.ctypes.data
+            if array is None:
+                self._alive.pop(name, None)
+            else:
+                self._alive[name] = array
+
+    def reserve(self, plan: Plan, rows: int, threads: int, *, shared: bool) -> None:
+        """Give the job workspaces for ``rows`` rows: one for the team, or one for each thread."""
+        table, target_rows, size = plan.workspace(rows)
+        line = 64 // plan.dtype.itemsize
+        scratch = scratch_bytes(plan.widest * plan.dtype.itemsize) // plan.dtype.itemsize
+        self.point(
+            layers=table,
+            work=aligned_zeros(size if shared else size * threads, plan.dtype),
+            scratch=aligned_zeros((scratch + line) * threads, plan.dtype),
+        )
+        self.set(
+            target_rows=target_rows,
+            work_stride=0 if shared else size,
+            scratch_stride=scratch + line,
+            threads=threads,
+        )
+
+    def reserve_for_training(
+        self, plan: Plan, rows: int, threads: int, *, clips: bool, by_inputs: int
+    ) -> None:
+        """Give the job what it needs for steps of ``rows`` rows."""
+        chunks = chunks_of(plan, rows)
+        self.set(chunks=chunks, chunk_size=plan.size, by_inputs=0 if chunks else by_inputs)
+        if chunks:
+            self.point(gradients=aligned_zeros(chunks * plan.size, plan.dtype))
+            self.reserve(plan, min(rows, passes.BLOCK_ROWS), threads, shared=False)
+        else:
+            if clips:
+                self.point(gradients=plan.zeros())
+            self.reserve(plan, rows, threads, shared=True)
+        if clips:
+            self.point(row_norms=np.empty(plan.n_rows))
+
+    @property
+    def input_stride(self) -> int:
+        """Elements from one row of the gathered inputs to the next."""
+        return int(self._alive["layers"][0]["ld_x"])
+
+    def stage_views(self, plan: Plan, rows: int) -> list[tuple[Array, Array, Array, Array]]:
+        """The (x, z, a, dz) of each stage in the workspace, for the first ``rows`` rows."""
+        table, work = self._alive["layers"], self._alive["work"]
+
+        def view(offset: int, ld: int, columns: int) -> Array:
+            return work[offset : offset + rows * ld].reshape(rows, ld)[:, :columns]
+
+        views: list[tuple[Array, Array, Array, Array]] = []
+        for stage, record in zip(plan.stages, table, strict=True):
+            n_in, n_out = stage.dense.n_in, stage.dense.n_out
+            dropped = not views or (self._integers[_WORDS["training"]] and stage.dropout > 0.0)
+            x = view(record["x"], record["ld_x"], n_in) if dropped else views[-1][2]
+            z, a = (view(record[name], record["ld_a"], n_out) for name in ("z", "a"))
+            views.append((x, z, a, view(record["dz"], record["ld_dz"], n_out)))
+        return views
+
+    @property
+    def steps_done(self) -> int:
+        """Whole steps that the last call completed."""
+        return int(self._stop[2])
+
+    @property
+    def met_bad_row(self) -> bool:
+        """Whether the last call ended at a row of X that is not finite."""
+        return bool(self._stop[3])
+
+    def run(self, thread: int) -> None:
+        """One thread's part of the work."""
+        passes.run(self._address, thread, self._one)
+
+    def begin(self) -> None:
+        """Make the barrier and the stop request ready for the next call of a team."""
+        self._stop[:] = 0
+        self._barrier[0] = 0
+
+    def request_stop(self) -> None:
+        """Ask the team to return after the step that it is in."""
+        self._stop[0] = 1
+
+
+@cache
+def compile_kernels(dtype: np.dtype[Any]) -> None:
+    """Compile the kernels for a float type, or fetch them from the disk."""
+    from numba import from_dtype, types
+
+    signature = (types.intp, types.intp, from_dtype(dtype))
+    if signature not in passes.run.overloads:
+        passes.run.compile(signature)

@@ -1,0 +1,131 @@
+"""A team of threads that run one job together, and what Ctrl-C does to it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from types import TracebackType
+
+from fastbackprop.job import Job, compile_kernels
+
+
+class _Call:
+    """One run of a job by every worker of a team, begun and awaited by lines that may be repeated.
+
+    An exception such as KeyboardInterrupt may be raised between any two lines of the caller's
+    thread, who then cannot know whether the last of them took effect.
+    """
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self._job = job
+        self._begun = [False] * threads
+        self._ended = [False] * threads
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.failure: BaseException | None = None
+
+    def take_part(self, number: int) -> None:
+        """Do the share of worker ``number``, once."""
+        if self._begun[number]:
+            return
+        self._begun[number] = True
+        try:
+            self._job.run(number)
+        except BaseException as error:
+            self.failure = error
+        self._ended[number] = True
+        self._news.put(None)
+
+    def wait(self) -> None:
+        """Wait until all workers have done their share."""
+        while not all(self._ended):
+            self._news.get()
+
+
+class Team:
+    """Threads that run one job together; a context manager, since they must not outlive it.
+
+    The caller's thread only waits, so that Ctrl-C reaches it at once: it then asks the kernel to
+    stop after the current step, waits for that, and lets the KeyboardInterrupt go on.
+
+    Parameters
+    ----------
+    threads : int
+        With 1, the caller's thread does the work itself unless ``background``.
+    background : bool
+        Whether the work is long enough that the caller's thread must stay free for Ctrl-C.
+    """
+
+    def __init__(self, threads: int, *, background: bool = True) -> None:
+        self.threads = threads
+        self._background = background or threads > 1
+        self._calls: list[queue.SimpleQueue[_Call | None]] = []
+        self._workers: list[threading.Thread] = []
+
+    def __enter__(self) -> Team:
+        if self._background:
+            try:
+                for number in range(self.threads):
+                    calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+                    worker = threading.Thread(
+                        target=_work,
+                        args=(calls, number),
+                        name=f"fastbackprop-{number}",
+                        daemon=True,
+                    )
+                    self._calls.append(calls)
+                    self._workers.append(worker)
+                    worker.start()
+            except BaseException:
+                self._dismiss()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        for calls in self._calls:
+            calls.put(None)
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.join()
+
+    def run(self, job: Job) -> None:
+        """Run the job to its last step.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, when the current step is complete.
+        """
+        compile_kernels(job.dtype)
+        job.begin()
+        if not self._background:
+            job.run(0)
+            return
+        call = _Call(job, self.threads)
+        interrupt: BaseException | None = None
+        while True:
+            # No exception may leave before the whole team has begun and has come back.
+            try:
+                for calls in self._calls:
+                    calls.put(call)
+                call.wait()
+                break
+            except BaseException as error:
+                interrupt = error
+                job.request_stop()
+        failure = call.failure or interrupt
+        if failure is not None:
+            raise failure
+
+
+def _work(calls: queue.SimpleQueue[_Call | None], number: int) -> None:
+    """The life of a worker: to take part in each call until there are no more."""
+    while (call := calls.get()) is not None:
+        call.take_part(number)
