@@ -44,8 +44,15 @@ def _add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch, l
 
 
 @jit
-def _product_rows(ld, p, like):
-    return kernels.product_rows(ld, pointer(p, like))
+def _outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, like):
+    out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
+    x, dz = pointer(x, like), pointer(dz, like)
+    kernels.outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch)
+
+
+@jit
+def _product_rows(ld, k, p, like):
+    return kernels.product_rows(ld, k, pointer(p, like))
 
 
 @jit
@@ -277,11 +284,45 @@ def test_panel_product(dtype, vectors, transposed):
 def test_rows_of_products_fit_into_the_scratch_memory(dtype):
     """Behind the packed panel: whole tiles, and one at least however long the rows are."""
     itemsize = np.dtype(dtype).itemsize
-    for ld in (16, 48, 128, 528, 4096, 100_000):
-        rows = _product_rows(ld, 0, dtype(0))
+    for ld, k in itertools.product((16, 48, 128, 528, 4096, 100_000), (1, 300, 10_000)):
+        rows = _product_rows(ld, k, 0, dtype(0))
         assert rows >= MR
         assert rows % MR == 0
         assert PANEL_BYTES + rows * ld * itemsize <= kernels.scratch_bytes(ld * itemsize)
+
+
+@each_dtype
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_outer_products(dtype, goes_on):
+    L = lanes_of(dtype)
+    for m, n, k in itertools.product(
+        (1, MR, NV * L, 3 * L), (1, NV * L, 2 * NV * L + 1), (1, 9, KC, KC + 1)
+    ):
+        shape = Shape(m, n, k, dtype, extra=L, one_start=not goes_on)
+        with Memory(dtype) as memory:
+            out, ld = memory.empty(m, shape.out_ld), shape.out_ld
+            start = out if goes_on else memory.copy(shape.start, shape.out_ld)
+            if goes_on:
+                out[:, :n] = shape.start
+            x = memory.copy(shape.a.T, whole_vectors(m, dtype) + NV * L)
+            dz = memory.copy(shape.b, shape.b_ld)
+            scratch = memory.empty(PANEL_BYTES // out.itemsize)
+            _outer_products(
+                address(out),
+                ld,
+                address(start),
+                ld if goes_on else 0,
+                address(x),
+                x.shape[1],
+                address(dz),
+                shape.b_ld,
+                m,
+                n,
+                k,
+                address(scratch),
+                dtype(0),
+            )
+            shape.assert_close(out, shape.start)
 
 
 @each_dtype

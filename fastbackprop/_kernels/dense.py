@@ -216,7 +216,7 @@ def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
             scratch,
         )
         return
-    block = product_rows(layer.ld_w, work)
+    block = product_rows(layer.ld_w, n, work)
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)
         place = layer.w + i * layer.ld_w
