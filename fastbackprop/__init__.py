@@ -9,12 +9,20 @@ Dense        10  softmax          1,290
 Inputs 784, loss cross_entropy, float32, 101,770 parameters (407.1 kB)
 """
 
-from fastbackprop import autograd, datasets, gradcheck
+from fastbackprop import autograd, datasets, gradcheck, metrics
 from fastbackprop._version import __version__
 from fastbackprop.activations import Activation
-from fastbackprop.callbacks import Callback
+from fastbackprop.callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    MetricLogger,
+    ReduceLROnPlateau,
+)
 from fastbackprop.errors import FileFormatError
 from fastbackprop.gradcheck import GradientCheckReport, GradientMismatch, check_gradients
+from fastbackprop.history import History
 from fastbackprop.initializers import Initializer
 from fastbackprop.inspection import diagnostics
 from fastbackprop.layers import Dense, Dropout, Rescaling
@@ -30,19 +38,21 @@ from fastbackprop.schedules import (
     StepDecay,
     Warmup,
 )
-from fastbackprop.training import DivergenceError, History
+from fastbackprop.training import DivergenceError
 
 __all__ = [
     "SGD",
     "Activation",
     "Adam",
     "AdamW",
+    "CSVLogger",
     "Callback",
     "Constant",
     "CosineDecay",
     "Dense",
     "DivergenceError",
     "Dropout",
+    "EarlyStopping",
     "ExponentialDecay",
     "FileFormatError",
     "GradientCheckReport",
@@ -50,10 +60,13 @@ __all__ = [
     "History",
     "Initializer",
     "InverseScaling",
+    "LambdaCallback",
     "Loss",
+    "MetricLogger",
     "Network",
     "OneCycle",
     "RMSprop",
+    "ReduceLROnPlateau",
     "Rescaling",
     "StepDecay",
     "Warmup",
@@ -64,4 +77,5 @@ __all__ = [
     "diagnostics",
     "gradcheck",
     "load",
+    "metrics",
 ]

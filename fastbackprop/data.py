@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from fastbackprop._kernels.records import SCORE_LARGEST, SCORE_NONE, SCORE_THRESHOLD
 from fastbackprop._kernels.simd import ELEMENT_TYPES
 from fastbackprop.losses import Loss
-
-Array = npt.NDArray[Any]
+from fastbackprop.plan import Array, Plan
 
 _KINDS = {np.dtype(element.name): kind for kind, element in enumerate(ELEMENT_TYPES)}
 
@@ -263,7 +261,7 @@ def _is_one_hot(values: Array) -> bool:
     return bool(np.all((values == 0) | (values == 1)) and np.all(values.sum(axis=1) == 1))
 
 
-def checked_weights(sample_weight: object, n: int) -> Array | None:
+def checked_weights(sample_weight: object, n: int, *, all_zero: bool = False) -> Array | None:
     """sample_weight as float64 (n,), or None.
 
     Raises
@@ -271,7 +269,8 @@ def checked_weights(sample_weight: object, n: int) -> Array | None:
     TypeError
         If it does not hold real numbers.
     ValueError
-        If its shape is not (n,), or a weight is negative or not finite, or all are 0.
+        If its shape is not (n,), or a weight is negative or not finite, or all are 0
+        and that is not allowed.
     """
     if sample_weight is None:
         return None
@@ -285,7 +284,7 @@ def checked_weights(sample_weight: object, n: int) -> Array | None:
         raise ValueError(
             f"sample_weight[{negative[0]}] is {weights[negative[0]]}; weights must be at least 0"
         )
-    if not weights.any():
+    if not (all_zero or weights.any()):
         raise ValueError("sample_weight is 0 for every row, so there is nothing to learn from")
     return weights
 
@@ -306,3 +305,28 @@ def checked_parameters(theta: object, n: int, dtype: np.dtype[Any]) -> Array:
     _check_finite("theta", array)
     _check_range("theta", array, dtype)
     return array.astype(dtype)
+
+
+def checked_data(
+    plan: Plan,
+    X: object,
+    y: object,
+    sample_weight: object = None,
+    *,
+    values: bool = False,
+    all_zero: bool = False,
+) -> TrainingData:
+    """X, y and sample_weight for one network.
+
+    With ``values``, those of X are looked at here; see `checked_inputs`. With ``all_zero`` every
+    weight may be 0, as in a batch of many.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is not what the network takes.
+    """
+    inputs = checked_inputs(X, plan.n_in, values_in=plan.dtype if values else None)
+    targets = checked_targets(y, len(inputs), plan.n_out, plan.loss, plan.dtype)
+    weights = checked_weights(sample_weight, len(inputs), all_zero=all_zero)
+    return TrainingData(inputs, targets, weights)

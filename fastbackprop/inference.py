@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastbackprop._kernels.records import LINEAR, SCORE_NONE
 from fastbackprop.data import Targets, TrainingData, input_fields, refuse_values
 from fastbackprop.division import call_threads
 from fastbackprop.job import Job, compile_kernels
+from fastbackprop.metrics import Metric
 from fastbackprop.plan import Array
 from fastbackprop.probe import BACKGROUND_FLOPS, Probe, data_job
 from fastbackprop.state import State
@@ -109,6 +111,22 @@ def means(state: State, data: TrainingData, threads: int | None = None) -> Means
     total = len(X) if weights is None else weights.sum()
     score = None if targets.score == SCORE_NONE else float(row_score.sum() / total)
     return Means(float(row_loss.sum() / total), score)
+
+
+def evaluation(
+    state: State, data: TrainingData, metrics: Sequence[Metric] = (), threads: int | None = None
+) -> dict[str, float]:
+    """The loss, the accuracy where there are classes, and metrics, by name."""
+    mean = means(state, data, threads)
+    result = {"loss": mean.loss}
+    if mean.score is not None:
+        result["accuracy"] = mean.score
+    wanted = [metric for metric in metrics if metric.name not in result]
+    if wanted:
+        predicted = outputs(state, data.X, threads)
+        for metric in wanted:
+            result[metric.name] = metric.measure(data.targets, predicted, data.weights)
+    return result
 
 
 def gradients(

@@ -85,9 +85,16 @@ class Job:
         )
 
     def reserve_for_training(
-        self, plan: Plan, rows: int, threads: int, *, clips: bool, by_inputs: int
+        self,
+        plan: Plan,
+        rows: int,
+        threads: int,
+        *,
+        clips: bool,
+        by_inputs: int,
+        frozen: frozenset[int],
     ) -> None:
-        """Give the job what it needs for steps of ``rows`` rows."""
+        """Give the job what it needs for steps of ``rows`` rows that leave ``frozen`` stages."""
         chunks = chunks_of(plan, rows)
         self.set(chunks=chunks, chunk_size=plan.size, by_inputs=0 if chunks else by_inputs)
         if chunks:
@@ -99,6 +106,11 @@ class Job:
             self.reserve(plan, rows, threads, shared=True)
         if clips:
             self.point(row_norms=np.empty(plan.n_rows))
+        if frozen:
+            table = self._alive["layers"].copy()
+            table["frozen"][list(frozen)] = 1
+            self.point(layers=table)
+            self.set(first_trained=int(np.argmin(table["frozen"])))
 
     @property
     def input_stride(self) -> int:

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from html import escape
-from itertools import pairwise
+from copy import deepcopy
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from fastbackprop import activations, inference, initializers, losses, optimizers, storage, training
+from fastbackprop import (
+    activations,
+    construction,
+    inference,
+    losses,
+    optimizers,
+    storage,
+    summary,
+    training,
+)
+from fastbackprop import metrics as metric_specs
 from fastbackprop.activations import Activation
 from fastbackprop.callbacks import Callback
-from fastbackprop.data import (
-    TrainingData,
-    checked_inputs,
-    checked_parameters,
-    checked_targets,
-    checked_weights,
-)
+from fastbackprop.data import TrainingData, checked_data, checked_inputs, checked_parameters
+from fastbackprop.fitting import Given, checked_recipe, checked_source
+from fastbackprop.history import History
 from fastbackprop.initializers import Initializer
 from fastbackprop.layers import Dense, Layer, check_chain
 from fastbackprop.losses import Loss
+from fastbackprop.metrics import Metrics
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array, Plan
-from fastbackprop.specs import checked_size
+from fastbackprop.specs import NON_NEGATIVE, checked_flag, checked_number
 from fastbackprop.state import State
-from fastbackprop.training import History, Recipe
-
-# A bound that no machine's cores reach in a dense network, below what a system starts readily.
-_MOST_THREADS = 256
 
 
 class Network:
@@ -68,6 +70,8 @@ class Network:
         Likewise; None for a layer without.
     history : History
         Every epoch trained so far.
+    stop_training : bool
+        Set to True in a callback, it ends `fit` after the current epoch. `fit` begins with False.
 
     Raises
     ------
@@ -101,10 +105,10 @@ class Network:
     ) -> None:
         chosen_loss = losses.get(loss)
         output = None if output_activation is None else activations.get(output_activation)
-        chain = _as_layers(layers, activation, init, chosen_loss, output)
+        chain = construction.as_layers(layers, activation, init, chosen_loss, output)
         check_chain(chain)
-        rng = _as_generator(random_state)
-        state = State(Plan(chain, chosen_loss, output, _as_dtype(dtype)))
+        rng = construction.as_generator(random_state)
+        state = State(Plan(chain, chosen_loss, output, construction.as_dtype(dtype)))
         state.plan.draw(rng, state.params)
         state.seed = int(rng.integers(2**62))
         self._begin(chain, state)
@@ -114,6 +118,7 @@ class Network:
         self._state = state
         self._busy = threading.Lock()
         self.history = History()
+        self.stop_training = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_busy"}
@@ -187,12 +192,122 @@ class Network:
         values = checked_parameters(theta, self.n_parameters, self.dtype)
         self._state.plan.unpack(values, self._state.params)
 
+    # -------------------------------------------------------------------------- what is trained
+
+    @property
+    def frozen(self) -> tuple[int, ...]:
+        """The numbers of the Dense layers that training leaves as they are, see `freeze`."""
+        return tuple(sorted(self._state.frozen))
+
+    def freeze(self, *layers: int) -> None:
+        """Let training leave layers as they are, to the last bit, until `unfreeze`.
+
+        Neither weight decay nor momentum changes them, and their gradients are not part of the norm
+        that ``clip_norm`` bounds. Layers before the first one that learns need no backward pass,
+        which saves time. Gradients can be asked for as ever. A copy or a pickle of the network
+        keeps this, a file that `save` writes does not.
+
+        Parameters
+        ----------
+        *layers : int
+            Their numbers, as in `weights`: Dense layers from 0, or from -1 for the last. All
+            layers, if none is given.
+
+        Raises
+        ------
+        TypeError
+            If a number is no integer.
+        IndexError
+            If there is no such layer.
+
+        Examples
+        --------
+        Train the last layer only:
+
+        >>> net = Network([4, 8, 8, 3], random_state=0)
+        >>> net.freeze(0, 1)
+        >>> net.frozen
+        (0, 1)
+        """
+        with self._exclusive():
+            self._state.frozen |= self._layer_numbers(layers)
+
+    def unfreeze(self, *layers: int) -> None:
+        """Let training change layers again; the arguments are those of `freeze`.
+
+        Examples
+        --------
+        >>> net = Network([4, 8, 8, 3], random_state=0)
+        >>> net.freeze()
+        >>> net.unfreeze(-1)
+        >>> net.frozen
+        (0, 1)
+        """
+        with self._exclusive():
+            self._state.frozen -= self._layer_numbers(layers)
+
+    def _layer_numbers(self, layers: tuple[int, ...]) -> frozenset[int]:
+        n_layers = len(self._state.plan.stages)
+        return construction.as_layer_numbers(layers or range(n_layers), n_layers)
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """What the optimizer's rate is multiplied by in every step.
+
+        It is 1 when training begins afresh with another optimizer. `ReduceLROnPlateau` makes it
+        smaller; a callback of yours may set it, too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is set to anything but a number >= 0.
+        RuntimeError
+            If it is set before there has been any training.
+        """
+        return self._state.rate_factor
+
+    @learning_rate_factor.setter
+    def learning_rate_factor(self, factor: float) -> None:
+        checked = checked_number("learning_rate_factor", factor, NON_NEGATIVE)
+        if self._state.optimizer is None:
+            raise RuntimeError(
+                "learning_rate_factor belongs to an optimizer's state, and there is none yet: give "
+                "the optimizer another learning_rate, or set it in a callback"
+            )
+        self._state.rate_factor = checked
+
+    def clone(self, keep_optimizer: bool = False) -> Network:
+        """A network of its own with the same layers and parameters.
+
+        Its seed and number of epochs are the same, too, so that both go on alike; frozen layers
+        are frozen in both. Its history is empty.
+
+        Parameters
+        ----------
+        keep_optimizer : bool, default False
+            Whether it gets a copy of the optimizer's state; otherwise its training begins afresh.
+
+        Examples
+        --------
+        >>> net = Network([2, 3, 1], random_state=0)
+        >>> twin = net.clone()
+        >>> twin.weights[0][...] = 0
+        >>> net.weights[0].any()
+        np.True_
+        """
+        keep = checked_flag("keep_optimizer", keep_optimizer)
+        net = Network.__new__(Network)
+        net._begin(self._layers, deepcopy(self._state))
+        if not keep:
+            net._state.forget()
+        return net
+
     # -------------------------------------------------------------------------------- training
 
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 10,
         batch_size: int = 32,
         optimizer: str | Optimizer | None = None,
@@ -202,6 +317,9 @@ class Network:
         callbacks: Sequence[Callback] = (),
         threads: int | None = None,
         verbose: int = 1,
+        metrics: Metrics = (),
+        class_weight: Mapping[int, float] | str | None = None,
+        steps_per_epoch: int | None = None,
     ) -> History:
         """Train by mini-batches; a later call goes on where this one ended.
 
@@ -209,28 +327,41 @@ class Network:
         ----------
         X : array_like, (n, n_in)
             float32, float64 or any integer type; a memmap or a view is read in place, batch by
-            batch, never copied whole.
+            batch, never copied whole. Without y: `datasets.Shards`, for data larger than memory, or
+            an iterable of batches, (X, y) or (X, y, sample_weight), each of which is a step.
         y : array_like, (n,) or (n, n_out)
             Class labels from 0, or a row of targets (probabilities for the cross-entropies).
         epochs : int, default 10
             Passes over the data.
         batch_size : int, default 32
-            Rows a step; the last step of an epoch takes what is left.
+            Rows a step; the last step of an epoch, or on a file of Shards, takes what is left.
+            Batches of an iterable come as they are.
         optimizer : str or Optimizer, default Adam()
             Its state lives in the network and goes on in a later call with an equal one.
         validation_data : (X, y), (X, y, sample_weight) or float, optional
             Evaluated after each epoch. A fraction takes that share of the rows, from the end.
         shuffle : bool or array of int, (n,), default True
-            Whether rows are taken in a new random order in each epoch; or the order itself.
+            Whether rows are taken in a new random order in each epoch; or the order itself. Batches
+            of an iterable come in its own order.
         sample_weight : array_like, (n,), optional
             The loss of a batch is Σ wᵢ ℓᵢ / Σ wᵢ: 0 leaves a row out, 2 counts it twice.
         callbacks : sequence of Callback
-            Called around each epoch.
+            Called around each epoch. One may end training by ``net.stop_training = True``.
         threads : int, optional
             How many threads work together; chosen by the work of a step unless given. The result
             does not depend on it.
         verbose : int, default 1
             0 prints nothing. Otherwise a bar, in a terminal or a notebook.
+        metrics : sequence of str, Metric or callable, or dict, optional
+            Measured on the validation data after each epoch, under ``val_`` and their names; see
+            `evaluate`. Training rows are not measured: their outputs change with every step.
+        class_weight : dict from int to float, or "balanced", optional
+            What the weights of the training rows of each class are multiplied by, 1 for a class
+            that is not named; "balanced" gives every class the same sum of weights.
+        steps_per_epoch : int, optional
+            For an iterable of batches: how many an epoch takes, from where the last one ended, and
+            from the beginning again when it ends. Otherwise an epoch takes all. A generator, which
+            can be read only once, needs it if there are several epochs.
 
         Returns
         -------
@@ -240,7 +371,9 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as described; nothing has changed then.
+            If an argument is not as described, or every layer is frozen; nothing has changed then.
+            If a batch or a file is not, the network is as it was before that epoch, and so is its
+            optimizer.
         DivergenceError
             If a loss or a parameter became infinite or NaN. The network then has the parameters of
             the last good epoch.
@@ -256,26 +389,25 @@ class Network:
         >>> history["loss"][-1] < 0.01
         True
         """
-        data = self._data(X, y, sample_weight)
-        if isinstance(validation_data, float):
-            data, validation = _split(data, validation_data)
-        elif validation_data is None:
-            validation = None
-        else:
-            validation = self._validation(validation_data)
-        recipe = Recipe(
-            checked_size("epochs", epochs),
-            checked_size("batch_size", batch_size),
-            optimizers.get(optimizer),
-            _as_order(shuffle, len(data.X)),
-            _as_callbacks(callbacks),
-            _as_threads(threads),
-            verbose,
+        plan = self._state.plan
+        if len(self._state.frozen) == len(plan.stages):
+            raise ValueError("every layer is frozen, so there is nothing to learn; see unfreeze")
+        recipe = checked_recipe(epochs, optimizer, callbacks, metrics, threads, verbose)
+        given = Given(
+            X,
+            y,
+            sample_weight,
+            class_weight,
+            batch_size,
+            shuffle,
+            steps_per_epoch,
+            validation_data,
         )
+        source, validation = checked_source(given, plan, recipe)
         record = History()
         with self._exclusive():
             try:
-                training.fit(self, self._state, data, validation, recipe, record)
+                training.fit(self, self._state, source, validation, recipe, record)
             finally:
                 self.history.extend(record)
         return record
@@ -338,28 +470,42 @@ class Network:
             return (result[:, 0] > 0.5).astype(np.int64)
         return result.argmax(axis=1)
 
-    def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """Loss, and accuracy where there are classes.
+    def evaluate(
+        self, X: Any, y: Any, sample_weight: Any = None, metrics: Metrics = ()
+    ) -> dict[str, float]:
+        """Loss, accuracy where there are classes, and any other metrics.
 
         Parameters
         ----------
         X, y, sample_weight
             As in `fit`.
+        metrics : sequence of str, Metric or callable, or dict, optional
+            More to measure, by the names of `fastbackprop.metrics` ("top_5_accuracy", "precision",
+            "recall", "f1", "f1_macro", "r2", "mae", "rmse", ...), as one of its objects, or by a
+            function of y and the outputs (n, n_out); a dict gives functions other names.
 
         Returns
         -------
         dict
-            ``{"loss": ..., "accuracy": ...}``: the mean loss and the fraction classified rightly.
+            ``{"loss": ..., "accuracy": ...}``: the mean loss and the fraction classified rightly;
+            then the metrics by name.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not as described.
+
+        Examples
+        --------
+        >>> net = Network([1, 2], "identity", "cross_entropy", random_state=0)
+        >>> net.set_parameters([-1, 1, 0, 0])
+        >>> result = net.evaluate([[-2], [1], [3]], [0, 0, 1], metrics=["recall", "f1"])
+        >>> {name: round(value, 3) for name, value in result.items()}
+        {'loss': 0.716, 'accuracy': 0.667, 'recall': 1.0, 'f1': 0.667}
         """
-        result = inference.means(self._state, self._data(X, y, sample_weight))
-        if result.score is None:
-            return {"loss": result.loss}
-        return {"loss": result.loss, "accuracy": result.score}
+        data = self._data(X, y, sample_weight)
+        chosen = metric_specs.checked(metrics, data.targets, self._state.plan.n_out)
+        return inference.evaluation(self._state, data, chosen)
 
     def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The mean loss, without dropout; the arguments are those of `evaluate`."""
@@ -458,19 +604,7 @@ class Network:
         return checked_inputs(X, self._state.plan.n_in)
 
     def _data(self, X: Any, y: Any, sample_weight: Any, *, values: bool = False) -> TrainingData:
-        plan = self._state.plan
-        inputs = checked_inputs(X, plan.n_in, values_in=plan.dtype if values else None)
-        targets = checked_targets(y, len(inputs), plan.n_out, plan.loss, plan.dtype)
-        return TrainingData(inputs, targets, checked_weights(sample_weight, len(inputs)))
-
-    def _validation(self, validation_data: Any) -> TrainingData:
-        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
-            raise TypeError(
-                "validation_data must be (X, y), (X, y, sample_weight) or a fraction, got "
-                f"{type(validation_data).__name__}"
-            )
-        X, y, *weight = validation_data
-        return self._data(X, y, *(weight or [None]), values=True)
+        return checked_data(self._state.plan, X, y, sample_weight, values=values)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -492,21 +626,6 @@ class Network:
             what = f"[{', '.join(map(repr, self._layers))}]"
         return f"Network({what}, loss={self.loss_function.name!r}, dtype={self.dtype.name!r})"
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        """A row of the summary for each layer: layer, output, activation, parameters."""
-        stages = iter(self._state.plan.stages)
-        rows = []
-        for layer in self._layers:
-            name, units = type(layer).__name__, self._state.plan.n_in
-            if isinstance(layer, Dense):
-                stage = next(stages)
-                count = stage.rows * layer.n_out
-                units = layer.n_out
-                rows.append((name, str(units), stage.activation.name, f"{count:,}"))
-            else:
-                rows.append((repr(layer), "", "", "0"))
-        return rows
-
     def summary(self) -> str:
         """A table of layers and numbers of parameters, as text.
 
@@ -518,39 +637,10 @@ class Network:
         Dense        10  sigmoid            310
         Inputs 784, loss quadratic, float32, 23,860 parameters (95.4 kB)
         """
-        head = ("Layer", "Units", "Activation", "Parameters")
-        rows = [head, *self._rows()]
-        a, b, c, d = (max(len(row[i]) for row in rows) for i in range(4))
-        lines = [
-            f"{layer:<{a + 2}}{units:>{b + 2}}  {f:<{c}}  {count:>{d}}"
-            for layer, units, f, count in rows
-        ]
-        return "\n".join([*lines, self._totals()])
-
-    def _totals(self) -> str:
-        size = float(self.n_parameters * self.dtype.itemsize)
-        for unit in ("B", "kB", "MB", "GB"):
-            if size < 1000 or unit == "GB":
-                break
-            size /= 1000
-        number = f"{size:.0f}" if unit == "B" else f"{size:.1f}"
-        return (
-            f"Inputs {self._state.plan.n_in}, loss {self.loss_function.name}, {self.dtype.name}, "
-            f"{self.n_parameters:,} parameters ({number} {unit})"
-        )
+        return summary.as_text(self._layers, self._state)
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th>{name}</th>" for name in ("Layer", "Units", "Activation", "Parameters")
-        )
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
-        return (
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{escape(self._totals())}</p>"
-        )
+        return summary.as_html(self._layers, self._state)
 
 
 def load(path: str | PathLike[str]) -> Network:
@@ -595,120 +685,3 @@ def load(path: str | PathLike[str]) -> Network:
     net = Network.__new__(Network)
     net._begin(tuple(contents.layers), state)
     return net
-
-
-def _as_layers(
-    layers: Any,
-    activation: str | Activation,
-    init: str | Initializer | None,
-    loss: Loss,
-    output: Activation | None,
-) -> tuple[Layer, ...]:
-    """The layers themselves, whether they were given or their sizes."""
-    if isinstance(layers, str) or not isinstance(layers, Sequence | np.ndarray):
-        raise TypeError(f"layers must be a list of sizes or of layers, got {layers!r}")
-    if any(isinstance(layer, Layer) for layer in layers):
-        hidden = activations.get(activation)
-        if hidden.name != "sigmoid" or init is not None:
-            raise TypeError(
-                "activation and init go with a list of sizes; give each Dense its own instead: "
-                f"Dense(n_in, n_out, {hidden.name!r})"
-            )
-        return tuple(layers)
-    if len(layers) < 2:
-        raise ValueError(f"a network needs at least an input and an output size, got {layers!r}")
-    sizes = [checked_size(f"layers[{i}]", size) for i, size in enumerate(layers)]
-    hidden = activations.get(activation)
-    if hidden.name == "softmax":
-        raise ValueError("activation is for the hidden layers; softmax is an output_activation")
-    weights = None if init is None else initializers.get(init)
-    inner = [Dense(n_in, n_out, hidden, init=weights) for n_in, n_out in pairwise(sizes[:-1])]
-    last = Dense(sizes[-2], sizes[-1], output or loss.default_output(hidden), init=weights)
-    return (*inner, last)
-
-
-def _as_dtype(dtype: Any) -> np.dtype[Any]:
-    refused = ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    if dtype is None:  # NumPy takes it for float64
-        raise refused
-    try:
-        result = np.dtype(dtype)
-    except TypeError:
-        raise refused from None
-    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise refused
-    return result
-
-
-def _as_generator(random_state: Any) -> np.random.Generator:
-    if isinstance(random_state, np.random.Generator):
-        return random_state
-    if random_state is None:
-        return np.random.default_rng()
-    try:
-        return np.random.default_rng(checked_size("random_state", random_state, minimum=0))
-    except TypeError:
-        raise TypeError(
-            "random_state must be an integer, a numpy.random.Generator or None, got "
-            f"{random_state!r}"
-        ) from None
-
-
-def _as_order(shuffle: Any, n: int) -> bool | Array:
-    if isinstance(shuffle, bool | np.bool_):
-        return bool(shuffle)
-    order = np.asarray(shuffle)
-    if order.shape != (n,) or order.dtype.kind not in "iu":
-        raise ValueError(
-            f"shuffle must be True, False or {n} integer row numbers, got an array of shape "
-            f"{order.shape} and dtype {order.dtype}"
-        )
-    outside = np.flatnonzero((order < 0) | (order >= n))
-    if len(outside):
-        raise ValueError(
-            f"shuffle[{outside[0]}] is {order[outside[0]]}; row numbers must be from 0 to {n - 1}"
-        )
-    return np.ascontiguousarray(order, dtype=np.int64)
-
-
-def _as_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    if isinstance(callbacks, Callback):
-        return (callbacks,)
-    if not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks must be a sequence of Callback, got {callbacks!r}")
-    given = tuple(callbacks)
-    for callback in given:
-        if not isinstance(callback, Callback):
-            raise TypeError(f"a callback must derive from Callback, got {callback!r}")
-    return given
-
-
-def _as_threads(threads: Any) -> int | None:
-    if threads is None:
-        return None
-    count = checked_size("threads", threads)
-    if count > _MOST_THREADS:
-        raise ValueError(
-            f"threads must be at most {_MOST_THREADS}, got {count}; more than there are cores "
-            "makes nothing faster"
-        )
-    return count
-
-
-def _split(data: TrainingData, fraction: float) -> tuple[TrainingData, TrainingData]:
-    """The first rows to learn from, and the rest to validate with."""
-    n = len(data.X)
-    held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
-    if not 0 < held < n:
-        raise ValueError(
-            f"validation_data is {fraction}; as a fraction of {n} rows it must leave at least one "
-            "to learn from and one to validate with"
-        )
-    parts = data.rows(slice(None, n - held)), data.rows(slice(n - held, None))
-    for part, which in zip(parts, ("left", "held back"), strict=True):
-        if part.weights is not None and not part.weights.any():
-            raise ValueError(
-                f"sample_weight is 0 for every row {which} by validation_data={fraction}; take "
-                "another fraction, or shuffle the rows"
-            )
-    return parts

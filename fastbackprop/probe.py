@@ -30,10 +30,16 @@ class StageValues(NamedTuple):
 def data_job(state: State, data: TrainingData) -> Job:
     """A job on the network's parameters and this data."""
     job = Job(state.plan, state.params)
+    job.set(seed=state.seed)
+    point_at(job, data)
+    return job
+
+
+def point_at(job: Job, data: TrainingData) -> None:
+    """Let a job read this data."""
     X, targets, weights = data
     job.point(x=X, labels=targets.labels, targets=targets.values, weights=weights)
-    job.set(score=targets.score, seed=state.seed, **input_fields(X))
-    return job
+    job.set(score=targets.score, **input_fields(X))
 
 
 class Probe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fastbackprop import schedules
 from fastbackprop._kernels import codes
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array, Plan
@@ -23,6 +24,7 @@ class Former(NamedTuple):
     optimizer: Optimizer | None
     slots: dict[str, Array]
     steps: int
+    rate_factor: float
 
 
 class State:
@@ -38,6 +40,10 @@ class State:
         The optimizer's arrays, laid out like `params`.
     steps : int
         Optimizer steps taken.
+    rate_factor : float
+        What multiplies the optimizer's learning rate; 1 when it begins afresh.
+    frozen : frozenset of int
+        Stages whose parameters training leaves as they are.
     epoch : int
         Epochs begun over all calls of fit: with `seed`, it decides the order of rows and the
         dropout masks.
@@ -50,6 +56,8 @@ class State:
         self.optimizer: Optimizer | None = None
         self.slots: dict[str, Array] = {}
         self.steps = 0
+        self.rate_factor = 1.0
+        self.frozen: frozenset[int] = frozenset()
         self.epoch = 0
         # Calls prepared on these parameters and in use by no thread, see `inference`.
         self.idle: dict[Any, list[Any]] = {}
@@ -57,6 +65,13 @@ class State:
     def steps_with(self, optimizer: Optimizer) -> int:
         """Steps that an equal optimizer has taken: the number of its next one."""
         return self.steps if optimizer == self.optimizer else 0
+
+    def rates(self, optimizer: Optimizer, n_steps: int) -> Array:
+        """The learning rates of an optimizer's next steps."""
+        factor = self.rate_factor if optimizer == self.optimizer else 1.0
+        return (
+            schedules.rates(optimizer.learning_rate, self.steps_with(optimizer), n_steps) * factor
+        )
 
     def use(self, optimizer: Optimizer) -> None:
         """Go on with an equal optimizer; begin afresh with another."""
@@ -69,7 +84,7 @@ class State:
         """What `restore` needs to undo a training with ``optimizer``."""
         goes_on = optimizer == self.optimizer
         slots = {name: slot.copy() for name, slot in self.slots.items()} if goes_on else self.slots
-        return Former(self.optimizer, slots, self.steps)
+        return Former(self.optimizer, slots, self.steps, self.rate_factor)
 
     def restore(self, former: Former | None) -> None:
         """Put back an optimizer state; None drops it."""
@@ -77,13 +92,14 @@ class State:
             self.forget()
             return
         self.optimizer, self.steps = former.optimizer, former.steps
+        self.rate_factor = former.rate_factor
         self.slots = {name: self.plan.zeros() for name in former.slots}
         for name, slot in former.slots.items():
             self.slots[name][...] = slot
 
     def forget(self) -> None:
         """Drop the optimizer's state."""
-        self.optimizer, self.slots, self.steps = None, {}, 0
+        self.optimizer, self.slots, self.steps, self.rate_factor = None, {}, 0, 1.0
 
     def __getstate__(self) -> dict[str, Any]:
         padded = {"params": self.params, **self.slots}

@@ -169,6 +169,8 @@ def _apply_gradients(job, rule, work, thread):
     )
     for index in range(job.n_layers):
         layer = layer_of(job, index)
+        if layer.frozen != 0:
+            continue
         top, bottom = own_inputs(job, layer, work, thread)
         place = layer.w + top * layer.ld_w
         update_rows(
@@ -224,6 +226,8 @@ def _weights_step(job, index, step, work, scratch, n, thread):
     Where the gradient is clipped by its norm, the step has to wait for all layers.
     """
     layer = layer_of(job, index)
+    if layer.frozen != 0:
+        return
     top, bottom = own_inputs(job, layer, work, thread)
     bottom = min(bottom, layer.n_in + layer.has_bias)
     code = STORE if job.clip_norm > 0.0 else job.update
@@ -237,7 +241,7 @@ def _backward_by_rows(job, work, scratch, step, first, last):
     That of the last layer before them, too, and the gradient of the batch where the job wants it.
     """
     for index in range(job.n_layers - 1, job.by_inputs - 1, -1):
-        if index > 0 or job.input_gradients != 0:
+        if index > job.first_trained or job.input_gradients != 0:
             n_in = layer_of(job, index).n_in
             input_backward(job, index, work, scratch, step, first, last, 0, n_in)
 
@@ -249,7 +253,7 @@ def _update(job, work, scratch, step, thread, n, arrivals):
     Returns the count that ends the next barrier.
     """
     for index in range(job.n_layers - 1, -1, -1):
-        if 0 < index < job.by_inputs:
+        if job.first_trained < index < job.by_inputs:
             layer = layer_of(job, index)
             left, right = own_inputs(job, layer, work, thread)
             right = min(right, layer.n_in)
@@ -275,6 +279,8 @@ def _chunk(job, work, scratch, chunk, chunks, n, begin, total_weight):
         _losses(job, work, 0, rows, place, total_weight, top)
         _backward_by_rows(job, work, scratch, 0, 0, rows)
         for index in range(job.n_layers):
+            if layer_of(job, index).frozen != 0:
+                continue
             add_gradients(job, index, gradients, work, scratch, rows, top == first)
     return finite
 

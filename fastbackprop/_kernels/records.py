@@ -36,6 +36,7 @@ LAYER = np.dtype(
         ("ld_dz", _I),
         ("keep_below", _I),  # dropout of the input: kept where a random uint32 is below; 2³² = none
         ("keep_scale", _F),  # 1 / probability of being kept
+        ("frozen", _I),  # whether training leaves its parameters as they are
     ],
     align=True,
 )
@@ -84,6 +85,7 @@ JOB = np.dtype(
         ("decoupled", _F),
         ("centered", _F),
         ("clip_norm", _F),
+        ("first_trained", _I),  # layers before it are frozen, and need no gradient
         ("slot0", _I),
         ("slot1", _I),
         ("slot2", _I),

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from fastbackprop.history import History
 from fastbackprop.losses import Loss
-from fastbackprop.training import History
 
 # Blue and vermillion of Okabe and Ito, which colour-blind people can tell apart. The lines and
 # markers differ too, for print without colour.
@@ -53,7 +53,7 @@ def draw_learning_curve(path: Path, history: History, loss: Loss, title: str) ->
     >>> from pathlib import Path
     >>> from fastbackprop.cli.learning_curve import draw_learning_curve
     >>> from fastbackprop.losses import Loss
-    >>> from fastbackprop.training import History
+    >>> from fastbackprop.history import History
     >>> history = History()
     >>> history.append(0, {"loss": 0.7, "val_loss": 0.5})
     >>> with tempfile.TemporaryDirectory() as folder:

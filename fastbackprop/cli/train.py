@@ -13,10 +13,11 @@ from fastbackprop.cli import arguments, data
 from fastbackprop.cli.compilation import compile_kernels
 from fastbackprop.cli.learning_curve import draw_learning_curve
 from fastbackprop.cli.output import Output
+from fastbackprop.history import History
 from fastbackprop.layers import Dense, Layer, Rescaling
 from fastbackprop.network import Network
 from fastbackprop.optimizers import Optimizer
-from fastbackprop.training import DivergenceError, History
+from fastbackprop.training import DivergenceError
 
 _CURVE = "learning_curve.png"
 _LEARNING_RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}

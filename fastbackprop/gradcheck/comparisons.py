@@ -15,6 +15,7 @@ from fastbackprop.gradcheck.verdicts import relative_errors
 from fastbackprop.optimizers import SGD
 from fastbackprop.plan import Array, Plan
 from fastbackprop.probe import Probe
+from fastbackprop.sources import ArraySource
 from fastbackprop.state import State
 
 # Each takes its gradient from the kernels another way: added to the parameters in registers, row by
@@ -69,10 +70,11 @@ def two_steps(point: NetworkPoint, rtol: float) -> Comparison:
         _repeated(data.weights),
     )
     optimizer = SGD(_SHORT)
-    recipe = training.Recipe(1, len(data.X), optimizer, False, (), threads=2, verbose=0)
+    source = ArraySource(twice, len(data.X), shuffle=False)
+    recipe = training.Recipe(1, optimizer, threads=2)
     with suppress(training.DivergenceError):
         training.step(between, data, optimizer)
-        epochs = training.Epochs(after, twice, recipe)
+        epochs = training.Epochs(after, source, recipe)
         with epochs.team:
             epochs.run()
     moved = (point.state.params - after.params) / _SHORT

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastbackprop.network import Network
 
 
 class Callback:
-    """Base of callbacks: override what is needed. An exception stops training.
+    """Base of callbacks: override what is needed.
+
+    ``net.stop_training = True`` ends training after the current epoch, in good order: the other
+    callbacks are called as usual, ``on_train_end`` too, and ``fit`` returns. An exception ends it
+    at once, and ``fit`` raises it.
+
+    Values of X that are not finite are found while the first epoch runs. ``fit`` then refuses X,
+    puts everything back and raises, when ``on_train_begin`` and ``on_epoch_begin`` have been called
+    once already: do what cannot be undone, such as replacing a file, in ``on_epoch_end``.
 
     Examples
     --------
@@ -40,5 +49,20 @@ class Callback:
             ``loss`` (mean over the epoch, as it was when each batch was used), ``accuracy`` (a
             fraction, where there are classes), ``val_loss`` and ``val_accuracy`` (with validation
             data), ``learning_rate`` (of the last step), ``seconds`` (of training alone) and
-            ``rows_per_second``.
+            ``rows_per_second``; and with ``metrics``, ``val_`` and the name of each. A copy: each
+            callback has its own.
         """
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on after this epoch in another process.
+
+        Returns
+        -------
+        dict
+            Of None, numbers and strings, which JSON can hold, or NumPy arrays. Empty for a callback
+            that remembers nothing.
+        """
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned in an equal callback."""

@@ -1,0 +1,132 @@
+"""What was measured in each epoch, to a CSV file or to an experiment tracker."""
+
+from __future__ import annotations
+
+import csv
+import os
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastbackprop.callbacks.callback import Callback
+from fastbackprop.specs import checked_flag
+
+if TYPE_CHECKING:
+    from fastbackprop.network import Network
+
+
+class CSVLogger(Callback):
+    """Write a line for each epoch to a CSV file, under a line of names.
+
+    The file is open only while a line is written, so that it can be read at any time. Numbers are
+    written with all their digits.
+
+    Parameters
+    ----------
+    path : str or path
+        The file. Its folder must exist.
+    append : bool, default False
+        Whether to go on with an existing file, whose names then decide the order of columns.
+        Otherwise the first epoch replaces it. Later calls of ``fit`` with the same callback go on.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not as described.
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        From ``fit``, if something is measured that the file has no column for.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import fastbackprop as fb
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "log.csv"
+    >>> net = fb.Network([1, 1], "identity", "mse", random_state=0)
+    >>> _ = net.fit([[1], [2]], [3, 4], epochs=2, callbacks=CSVLogger(path), verbose=0)
+    >>> print(path.read_text().splitlines()[0])
+    epoch,loss,learning_rate,seconds,rows_per_second
+    """
+
+    def __init__(self, path: str | PathLike[str], append: bool = False) -> None:
+        if not isinstance(path, str | PathLike):
+            raise TypeError(f"path must be the path of a file, got {path!r}")
+        self.path = Path(os.fspath(path))
+        self.append = checked_flag("append", append)
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {self.path.parent} to write the log to")
+        self._columns: list[str] = []
+
+    def on_epoch_end(self, net: Network, epoch: int, logs: dict[str, float]) -> None:
+        """Write a line."""
+        row = {"epoch": epoch, **logs}
+        begins = not self._columns
+        if begins and self.append and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self._columns = next(csv.reader(file), [])
+            begins = not self._columns
+        if begins:
+            self._columns = list(row)
+        for name in row:
+            if name not in self._columns:
+                raise ValueError(
+                    f"{self.path} has no column for {name!r}; there are: "
+                    f"{', '.join(self._columns)}. Log this training to another file."
+                )
+        with self.path.open("w" if begins else "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            if begins:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class MetricLogger(Callback):
+    """Hand what is measured in each epoch to an experiment tracker.
+
+    Parameters
+    ----------
+    target : object
+        With a method ``add_scalar(name, value, epoch)``, such as a TensorBoard ``SummaryWriter``;
+        or with ``log_metric(name, value, step=epoch)``, such as the module ``mlflow``.
+    prefix : str, default ""
+        Put before each name.
+
+    Raises
+    ------
+    TypeError
+        If the target has neither method.
+
+    Examples
+    --------
+    >>> import fastbackprop as fb
+    >>> class Tracker:
+    ...     def log_metric(self, name, value, step):
+    ...         if name == "run1/loss":
+    ...             print(step, value)
+    >>> net = fb.Network([1, 1], "identity", "mse", random_state=0)
+    >>> net.set_parameters([1, 0])
+    >>> logger = MetricLogger(Tracker(), prefix="run1/")
+    >>> _ = net.fit([[1], [2]], [1, 2], epochs=2, callbacks=logger, verbose=0)
+    0 0.0
+    1 0.0
+    """
+
+    def __init__(self, target: Any, prefix: str = "") -> None:
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix must be a string, got {prefix!r}")
+        self.target, self.prefix = target, prefix
+        if not any(callable(getattr(target, name, None)) for name in ("add_scalar", "log_metric")):
+            raise TypeError(
+                "target must have a method add_scalar (TensorBoard's SummaryWriter) or log_metric "
+                f"(mlflow), got {target!r}"
+            )
+
+    def on_epoch_end(self, net: Network, epoch: int, logs: dict[str, float]) -> None:
+        """Hand over every measurement."""
+        writes_scalars = callable(getattr(self.target, "add_scalar", None))
+        for name, value in logs.items():
+            if writes_scalars:
+                self.target.add_scalar(self.prefix + name, value, epoch)
+            else:
+                self.target.log_metric(self.prefix + name, value, step=epoch)

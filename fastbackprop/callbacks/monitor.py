@@ -1,0 +1,124 @@
+"""How long it is since a measurement was at its best."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastbackprop.callbacks.callback import Callback
+from fastbackprop.metrics import is_better_larger
+from fastbackprop.specs import NON_NEGATIVE, checked_number, checked_size, known_name
+
+if TYPE_CHECKING:
+    from fastbackprop.network import Network
+
+_MODES = ("auto", "min", "max")
+
+
+class Monitor(Callback):
+    """Base of callbacks that act when a measurement has not improved for some epochs.
+
+    It goes on in a later call of ``fit`` that continues the same training. Where epochs do not
+    follow on those that it has seen, as with another network, it begins afresh.
+
+    Parameters
+    ----------
+    monitor : str
+        The name of a measurement in the logs of an epoch.
+    patience : int
+        Epochs without improvement after which something is done.
+    min_delta : float
+        A change that is no larger is no improvement; in the unit of the measurement.
+    mode : "auto", "min" or "max"
+        Whether it should fall or grow; "auto" knows it of losses and of the metrics with a name,
+        and takes "min" for anything else.
+
+    Attributes
+    ----------
+    best : float or None
+        The best value so far; None before the first epoch.
+    best_epoch : int or None
+        The epoch it is from.
+    wait : int
+        Epochs since then, or since something was done.
+    """
+
+    def __init__(self, monitor: str, patience: int, min_delta: float, mode: str) -> None:
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor must be a name such as 'val_loss', got {monitor!r}")
+        self.monitor = monitor
+        self.patience = checked_size("patience", patience)
+        self.min_delta = checked_number("min_delta", min_delta, NON_NEGATIVE)
+        self.mode = known_name("mode", mode, _MODES)
+        self._grows = mode == "max" or (mode == "auto" and is_better_larger(monitor))
+        self._epoch: int | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.wait = 0
+
+    def on_epoch_begin(self, net: Network, epoch: int) -> None:
+        """Begin afresh, unless this epoch follows on the last one seen."""
+        if self._epoch is not None and epoch != self._epoch + 1:
+            self._reset()
+
+    def on_epoch_end(self, net: Network, epoch: int, logs: dict[str, float]) -> None:
+        """Compare the measurement with the best one.
+
+        Raises
+        ------
+        ValueError
+            If it was not measured.
+        """
+        if self.monitor not in logs:
+            advice = " Pass validation_data to fit?" if self.monitor.startswith("val_") else ""
+            raise ValueError(
+                f"{type(self).__name__} monitors {self.monitor!r}, which is not measured; there "
+                f"are: {', '.join(logs)}.{advice}"
+            )
+        self._epoch = epoch
+        value = float(logs[self.monitor])
+        if self._improves(value):
+            self.best, self.best_epoch, self.wait = value, epoch, 0
+            self._improved(net)
+        else:
+            self._missed(net, logs)
+
+    def _improves(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        if self.best is None:
+            return True
+        gain = value - self.best if self._grows else self.best - value
+        return gain > self.min_delta
+
+    def _improved(self, net: Network) -> None:
+        """The measurement is the best so far."""
+
+    def _missed(self, net: Network, logs: Mapping[str, float]) -> None:
+        """The measurement is no better than it was."""
+        self.wait += 1
+        if self.wait >= self.patience:
+            self._acts(net, logs)
+
+    @abstractmethod
+    def _acts(self, net: Network, logs: Mapping[str, float]) -> None:
+        """It has not improved for ``patience`` epochs or more."""
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on: plain numbers."""
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "wait": self.wait,
+            "epoch": self._epoch,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.wait, self._epoch = state["wait"], state["epoch"]

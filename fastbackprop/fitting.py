@@ -1,0 +1,214 @@
+"""The arguments of ``fit``, checked: what to learn from, what to validate with, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastbackprop import metrics as metric_specs
+from fastbackprop import optimizers
+from fastbackprop.callbacks import Callback
+from fastbackprop.class_weight import ClassWeight, checked_class_weight, weighted
+from fastbackprop.data import TrainingData, checked_data
+from fastbackprop.plan import Array, Plan
+from fastbackprop.shards import Shards
+from fastbackprop.sources import ArraySource, BatchSource, ShardSource, Source
+from fastbackprop.specs import checked_size
+from fastbackprop.training import Recipe
+
+# A bound that no machine's cores reach in a dense network, below what a system starts readily.
+_MOST_THREADS = 256
+
+
+class Given(NamedTuple):
+    """The arguments of ``fit`` that say what to learn from, as the caller gave them."""
+
+    X: Any
+    y: Any
+    sample_weight: Any
+    class_weight: Any
+    batch_size: Any
+    shuffle: Any
+    steps_per_epoch: Any
+    validation_data: Any
+
+
+def checked_recipe(
+    epochs: Any, optimizer: Any, callbacks: Any, metrics: Any, threads: Any, verbose: int
+) -> Recipe:
+    """How to train.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as `Network.fit` describes it.
+    """
+    return Recipe(
+        checked_size("epochs", epochs),
+        optimizers.get(optimizer),
+        _as_callbacks(callbacks),
+        metric_specs.checked(metrics),
+        _as_threads(threads),
+        verbose,
+    )
+
+
+def checked_source(given: Given, plan: Plan, recipe: Recipe) -> tuple[Source, TrainingData | None]:
+    """What to learn from, and what to validate with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as `Network.fit` describes it.
+    """
+    validation = _validation(given.validation_data, plan)
+    if recipe.metrics and given.validation_data is None:
+        raise ValueError(
+            "metrics are measured on validation data, and there is none: pass validation_data, or "
+            "ask evaluate for them afterwards"
+        )
+    class_weight = checked_class_weight(given.class_weight, plan.n_out)
+    batch_size = checked_size("batch_size", given.batch_size)
+    source: Source
+    if given.y is not None:
+        if given.steps_per_epoch is not None:
+            raise ValueError(
+                f"steps_per_epoch is {given.steps_per_epoch!r}, but X and y are arrays: an epoch "
+                "takes all rows, batch_size at a time; leave it out"
+            )
+        data = checked_data(plan, given.X, given.y, given.sample_weight)
+        if isinstance(given.validation_data, float):
+            data, validation = _split(data, given.validation_data)
+        data = weighted(data, class_weight)
+        if data.weights is not None and not data.weights.any():
+            raise ValueError(
+                f"class_weight={class_weight!r} leaves every row with the weight 0, so there is "
+                "nothing to learn from"
+            )
+        order = _as_order(given.shuffle, len(data.X))
+        source = ArraySource(data, batch_size, order)
+    else:
+        source = _streamed(given, plan, recipe.epochs, batch_size, class_weight)
+    if validation is not None:
+        for metric in recipe.metrics:
+            metric.check(validation.targets, plan.n_out)
+    return source, validation
+
+
+def _streamed(
+    given: Given, plan: Plan, epochs: int, batch_size: int, class_weight: ClassWeight
+) -> Source:
+    """What brings its own targets: shards, or an iterable of batches."""
+    X = given.X
+    if isinstance(X, np.ndarray) or not isinstance(X, Iterable) or isinstance(X, str):
+        raise TypeError(
+            f"y is missing: without it X must be fb.datasets.Shards or an iterable of batches "
+            f"(X, y), got {type(X).__name__}"
+        )
+    if given.sample_weight is not None:
+        raise ValueError(
+            f"sample_weight does not go with X as {type(X).__name__}: put weights beside their "
+            "rows, (X, y, sample_weight) in a batch or Shards(X, y, sample_weight)"
+        )
+    if class_weight == "balanced":
+        raise ValueError(
+            f"class_weight='balanced' counts the classes of all rows, which X as {type(X).__name__}"
+            " does not show: pass a dict of weights"
+        )
+    if isinstance(given.validation_data, float):
+        raise ValueError(
+            f"validation_data={given.validation_data} takes rows from arrays; with X as "
+            f"{type(X).__name__} pass (X, y)"
+        )
+    if not isinstance(given.shuffle, bool | np.bool_):
+        raise ValueError("shuffle can be an order of rows only where X and y are arrays")
+
+    def check(*batch: Any) -> TrainingData:
+        return weighted(checked_data(plan, *batch, all_zero=True), class_weight)
+
+    if isinstance(X, Shards):
+        if given.steps_per_epoch is not None:
+            raise ValueError(
+                f"steps_per_epoch is {given.steps_per_epoch!r}, but an epoch takes all files of "
+                "Shards; leave it out"
+            )
+        if X.n_in != plan.n_in:
+            raise ValueError(f"{X!r} has {X.n_in} columns; layer 0 expects (n, {plan.n_in})")
+        return ShardSource(X, check, batch_size, bool(given.shuffle))
+    steps = given.steps_per_epoch
+    if steps is not None:
+        steps = checked_size("steps_per_epoch", steps)
+    return BatchSource(X, check, epochs, steps)
+
+
+def _validation(validation_data: Any, plan: Plan) -> TrainingData | None:
+    if validation_data is None or isinstance(validation_data, float):
+        return None
+    if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+        raise TypeError(
+            "validation_data must be (X, y), (X, y, sample_weight) or a fraction, got "
+            f"{type(validation_data).__name__}"
+        )
+    return checked_data(plan, *validation_data, values=True)
+
+
+def _split(data: TrainingData, fraction: float) -> tuple[TrainingData, TrainingData]:
+    """The first rows to learn from, and the rest to validate with."""
+    n = len(data.X)
+    held = round(n * fraction) if 0.0 < fraction < 1.0 else 0
+    if not 0 < held < n:
+        raise ValueError(
+            f"validation_data is {fraction}; as a fraction of {n} rows it must leave at least one "
+            "to learn from and one to validate with"
+        )
+    parts = data.rows(slice(None, n - held)), data.rows(slice(n - held, None))
+    for part, which in zip(parts, ("left", "held back"), strict=True):
+        if part.weights is not None and not part.weights.any():
+            raise ValueError(
+                f"sample_weight is 0 for every row {which} by validation_data={fraction}; take "
+                "another fraction, or shuffle the rows"
+            )
+    return parts
+
+
+def _as_order(shuffle: Any, n: int) -> bool | Array:
+    if isinstance(shuffle, bool | np.bool_):
+        return bool(shuffle)
+    order = np.asarray(shuffle)
+    if order.shape != (n,) or order.dtype.kind not in "iu":
+        raise ValueError(
+            f"shuffle must be True, False or {n} integer row numbers, got an array of shape "
+            f"{order.shape} and dtype {order.dtype}"
+        )
+    outside = np.flatnonzero((order < 0) | (order >= n))
+    if len(outside):
+        raise ValueError(
+            f"shuffle[{outside[0]}] is {order[outside[0]]}; row numbers must be from 0 to {n - 1}"
+        )
+    return np.ascontiguousarray(order, dtype=np.int64)
+
+
+def _as_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    if isinstance(callbacks, Callback):
+        return (callbacks,)
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a sequence of Callback, got {callbacks!r}")
+    given = tuple(callbacks)
+    for callback in given:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"a callback must derive from Callback, got {callback!r}")
+    return given
+
+
+def _as_threads(threads: Any) -> int | None:
+    if threads is None:
+        return None
+    count = checked_size("threads", threads)
+    if count > _MOST_THREADS:
+        raise ValueError(
+            f"threads must be at most {_MOST_THREADS}, got {count}; more than there are cores "
+            "makes nothing faster"
+        )
+    return count

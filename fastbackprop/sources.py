@@ -1,0 +1,218 @@
+"""Where the rows of an epoch come from: arrays, files one by one, or batches as they come."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastbackprop.data import Array, TrainingData
+from fastbackprop.shards import Shards
+
+Check = Callable[[Any, Any, Any], TrainingData]
+"""Makes checked data of X, y and sample_weight, or raises."""
+
+
+class Part(NamedTuple):
+    """Rows that one call of the kernel takes steps on."""
+
+    data: TrainingData
+    batch: int  # rows a step
+    order: Array | None = None
+    name: str = ""  # for error messages
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes; the last one takes what is left."""
+        return -(-len(self.data.X) // self.batch)
+
+
+class Source(ABC):
+    """What an epoch reads, part by part.
+
+    Attributes
+    ----------
+    batch : int
+        Rows that a step takes, as far as is known beforehand.
+    steps : int
+        Steps that a part takes, as far as is known beforehand.
+    is_whole : bool
+        Whether an epoch is one part, with the same rows each time, so that whatever is wrong with
+        them is found in the first.
+    """
+
+    batch: int
+    steps: int
+    is_whole = False
+
+    @abstractmethod
+    def parts(self, seed: int, epoch: int) -> Iterator[Part]:
+        """The parts of an epoch."""
+
+
+def epoch_order(seed: int, epoch: int, n: int) -> Array:
+    """The order of rows in an epoch: a function of its arguments alone."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+class ArraySource(Source):
+    """All rows in arrays.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The rows.
+    batch_size : int
+        Rows a step.
+    shuffle : bool or ndarray
+        Whether each epoch has an order of its own; or the order, the same in every epoch.
+    """
+
+    is_whole = True
+
+    def __init__(self, data: TrainingData, batch_size: int, shuffle: bool | Array) -> None:
+        self._data, self._shuffle = data, shuffle
+        self.batch = min(batch_size, len(data.X))
+        self.steps = -(-len(data.X) // self.batch)
+
+    def parts(self, seed: int, epoch: int) -> Iterator[Part]:
+        """All rows, in the order of this epoch."""
+        order: Array | None = None
+        if self._shuffle is True:
+            order = epoch_order(seed, epoch, len(self._data.X))
+        elif self._shuffle is not False:
+            order = self._shuffle
+        yield Part(self._data, self.batch, order)
+
+
+class ShardSource(Source):
+    """Files that are read one after another.
+
+    Parameters
+    ----------
+    shards : Shards
+        The files.
+    check : callable
+        Looks at the rows of each file as it is read.
+    batch_size : int
+        Rows a step; the last step on a file takes what is left of it.
+    shuffle : bool
+        Whether each epoch has an order of its own, of the files and of the rows in each.
+    """
+
+    def __init__(self, shards: Shards, check: Check, batch_size: int, shuffle: bool) -> None:
+        self._shards, self._check, self._shuffle = shards, check, shuffle
+        self.batch = min(batch_size, shards.most_rows)
+        self.steps = -(-shards.most_rows // self.batch)
+
+    def parts(self, seed: int, epoch: int) -> Iterator[Part]:
+        """A part for each file."""
+        rng = np.random.default_rng([seed, epoch])
+        files = rng.permutation(len(self._shards)) if self._shuffle else range(len(self._shards))
+        for index in files:
+            yield self._part(int(index), rng)  # and keep none, so that one is in memory at a time
+
+    def _part(self, index: int, rng: np.random.Generator) -> Part:
+        name = self._shards.names[index]
+        with named(name):
+            data = self._check(*self._shards[index])
+        order = rng.permutation(len(data.X)) if self._shuffle else None
+        return Part(data, self.batch, order, name)
+
+
+class BatchSource(Source):
+    """Batches of an iterable, each of which is a step.
+
+    Parameters
+    ----------
+    batches : iterable
+        Of (X, y) or (X, y, sample_weight). The first is taken, and checked, at once.
+    check : callable
+        Looks at each batch as it comes.
+    epochs : int
+        How many epochs will be asked for.
+    steps_per_epoch : int, optional
+        Batches that an epoch takes from where the last one ended, from the beginning again when
+        there are no more. Without it an epoch takes all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the first batch, or the number of batches, is not what training needs.
+    """
+
+    steps = 1
+
+    def __init__(
+        self, batches: Iterable[Any], check: Check, epochs: int, steps_per_epoch: int | None
+    ) -> None:
+        self._batches, self._check, self._steps_per_epoch = batches, check, steps_per_epoch
+        self._iterator = iter(batches)
+        self._is_spent_once = self._iterator is batches
+        if self._is_spent_once and steps_per_epoch is None and epochs > 1:
+            raise ValueError(
+                f"X is a {type(batches).__name__}, which can be read only once, but epochs is "
+                f"{epochs}: pass steps_per_epoch, or an object that can be iterated again"
+            )
+        self._taken = 0
+        self._first: Part | None = self._next()
+        if self._first is None:
+            raise ValueError(f"X, a {type(batches).__name__}, gives no batch")
+        self.batch = self._first.batch
+
+    def parts(self, seed: int, epoch: int) -> Iterator[Part]:
+        """A part for each batch."""
+        if self._steps_per_epoch is not None:
+            for _ in range(self._steps_per_epoch):
+                yield self._first_or_next() or self._again()
+            return
+        yield self._first_or_next() or self._again()
+        while (part := self._next()) is not None:
+            yield part
+
+    def _first_or_next(self) -> Part | None:
+        first, self._first = self._first, None
+        return first or self._next()
+
+    def _again(self) -> Part:
+        """The first batch of another round."""
+        if self._is_spent_once:
+            raise ValueError(
+                f"X, a {type(self._batches).__name__}, ended after {self._taken} batches, too "
+                "early for epochs and steps_per_epoch; let it go on for ever, or ask for less"
+            )
+        self._iterator = iter(self._batches)
+        part = self._next()
+        if part is None:
+            raise ValueError(f"X, a {type(self._batches).__name__}, gives no batch any more")
+        return part
+
+    def _next(self) -> Part | None:
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            return None
+        name = f"batch {self._taken} of X"
+        self._taken += 1
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+            raise TypeError(
+                f"{name} must be (X, y) or (X, y, sample_weight), got {type(batch).__name__}"
+                + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
+            )
+        X, y, *weight = batch
+        with named(name):
+            data = self._check(X, y, *(weight or [None]))
+        return Part(data, len(data.X), None, name)
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Let an error begin with the name of the rows it is about; "" for all of them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {error}" if name else str(error)) from None
