@@ -389,9 +389,7 @@ class Network:
         >>> history["loss"][-1] < 0.01
         True
         """
-        plan = self._state.plan
-        if len(self._state.frozen) == len(plan.stages):
-            raise ValueError("every layer is frozen, so there is nothing to learn; see unfreeze")
+        self._check_learns()
         recipe = checked_recipe(epochs, optimizer, callbacks, metrics, threads, verbose)
         given = Given(
             X,
@@ -403,7 +401,7 @@ class Network:
             steps_per_epoch,
             validation_data,
         )
-        source, validation = checked_source(given, plan, recipe)
+        source, validation = checked_source(given, self._state.plan, recipe)
         record = History()
         with self._exclusive():
             try:
@@ -436,6 +434,7 @@ class Network:
         DivergenceError
             If the loss or a parameter is not finite; the step has not been taken then.
         """
+        self._check_learns()
         data = self._data(X, y, sample_weight)
         chosen = optimizers.get(optimizer)
         with self._exclusive():
@@ -605,6 +604,10 @@ class Network:
 
     def _data(self, X: Any, y: Any, sample_weight: Any, *, values: bool = False) -> TrainingData:
         return checked_data(self._state.plan, X, y, sample_weight, values=values)
+
+    def _check_learns(self) -> None:
+        if len(self._state.frozen) == len(self._state.plan.stages):
+            raise ValueError("every layer is frozen, so there is nothing to learn; see unfreeze")
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from fastbackprop.division import call_threads, layers_by_inputs, training_threa
 from fastbackprop.history import History
 from fastbackprop.inference import evaluation
 from fastbackprop.job import Job, compile_kernels
+from fastbackprop.metrics import Metric
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array
 from fastbackprop.probe import point_at
