@@ -432,14 +432,14 @@ LIMITED = textwrap.dedent(
         with open("/proc/self/status") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("VmData")) * 1024
 
-    limit = data_size() + 100 * 2**20
+    limit = data_size() + 70 * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
-        np.ones(120 * 2**20, np.uint8)
+        np.ones(72 * 2**20, np.uint8)
     except MemoryError:
         print("limited")
     paths = [f"{folder}/{i}.npy" for i in range(8)]
-    rows = 10_000  # 40 MB a file, 320 MB in all
+    rows = 10_000  # 40 MB a file, of which no two have room, and 320 MB in all
     y = np.arange(8 * rows) % 2
     if kind == "shards":
         history = net.fit(fb.datasets.Shards(paths, y), epochs=2, batch_size=128, verbose=0)
