@@ -122,7 +122,7 @@ class Epochs:
         self._good[...] = state.params
         if self._former is None and not self._source.is_whole:
             self._former = state.former(self._recipe.optimizer)
-        totals = _Totals()
+        totals, steps_before = _Totals(), state.steps
         start = time.perf_counter()
         try:
             for part in self._source.parts(state.seed, state.epoch):
@@ -130,9 +130,10 @@ class Epochs:
                 del part  # before the next one is read
         except DivergenceError:
             raise
-        except Exception:  # a row, or the source itself: put everything back
-            state.params[...] = self._good
-            state.restore(self._former)
+        except Exception:  # a row, the source itself or a schedule
+            if self._former is not None or state.steps != steps_before:
+                state.params[...] = self._good
+                state.restore(self._former)
             raise
         seconds = time.perf_counter() - start
         if not np.isfinite(state.params).all():

@@ -457,6 +457,21 @@ def test_divergence_keeps_the_good_epochs():
     assert net.history["loss"] == good.history["loss"]
 
 
+def test_a_schedule_that_fails_later_leaves_the_optimizer_as_it_is():
+    def rate(step):
+        return 0.01 if step < 10 else -1.0
+
+    net, X, y = problem()
+    good = copy.deepcopy(net)
+    optimizer = fb.Adam(rate)
+    with pytest.raises(ValueError, match="rate of step 10 must be a number >= 0, got -1"):
+        net.fit(X, y, epochs=9, batch_size=5, optimizer=optimizer, verbose=0)
+    good.fit(X, y, epochs=2, batch_size=5, optimizer=optimizer, verbose=0)
+    np.testing.assert_array_equal(bits(net), bits(good))
+    assert net._state.steps == 10
+    assert net._state.optimizer is optimizer
+
+
 def test_divergence_in_the_last_step_of_an_epoch():
     net, X, y = problem("mse", "identity")
     before = bits(net)
