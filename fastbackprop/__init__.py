@@ -21,6 +21,12 @@ from fastbackprop.callbacks import (
     ReduceLROnPlateau,
 )
 from fastbackprop.errors import FileFormatError
+from fastbackprop.exchange.importers import (
+    from_keras_weights,
+    from_onnx,
+    from_sklearn,
+    from_torch,
+)
 from fastbackprop.gradcheck import GradientCheckReport, GradientMismatch, check_gradients
 from fastbackprop.history import History
 from fastbackprop.initializers import Initializer
@@ -75,6 +81,10 @@ __all__ = [
     "check_gradients",
     "datasets",
     "diagnostics",
+    "from_keras_weights",
+    "from_onnx",
+    "from_sklearn",
+    "from_torch",
     "gradcheck",
     "load",
     "metrics",

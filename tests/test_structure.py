@@ -74,7 +74,16 @@ LAYOUT = [
     "storage",
     "summary",
     "construction",
+    "exchange",
+    "exchange.assembly",
+    "exchange.formula",
+    "exchange.onnx_writer",
+    "exchange.onnx_reader",
+    "exchange.torch",
+    "exchange.keras",
+    "exchange.sklearn",
     "network",
+    "exchange.importers",
     "autograd.operations",
     "autograd.tape",
     "autograd.tensor",
@@ -117,7 +126,17 @@ LAYOUT = [
     "__init__",
 ]
 
-OPTIONAL = {"PIL", "matplotlib", "pooch", "requests", "sklearn"}
+OPTIONAL = {
+    "PIL",
+    "google",
+    "keras",
+    "matplotlib",
+    "onnx",
+    "pooch",
+    "requests",
+    "sklearn",
+    "torch",
+}
 
 
 def module_of(path):
