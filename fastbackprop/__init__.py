@@ -9,7 +9,7 @@ Dense        10  softmax          1,290
 Inputs 784, loss cross_entropy, float32, 101,770 parameters (407.1 kB)
 """
 
-from fastbackprop import autograd, datasets, gradcheck, metrics
+from fastbackprop import autograd, datasets, gradcheck, metrics, plots
 from fastbackprop._version import __version__
 from fastbackprop.activations import Activation
 from fastbackprop.callbacks import (
@@ -88,4 +88,5 @@ __all__ = [
     "gradcheck",
     "load",
     "metrics",
+    "plots",
 ]

@@ -25,7 +25,7 @@ from fastbackprop import metrics as metric_specs
 from fastbackprop.activations import Activation
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, checked_data, checked_inputs, checked_parameters
-from fastbackprop.exchange import onnx_writer, sklearn, torch
+from fastbackprop.exchange import onnx_writer, pytorch, scikit_learn
 from fastbackprop.fitting import Given, checked_recipe, checked_source
 from fastbackprop.history import History
 from fastbackprop.initializers import Initializer
@@ -651,7 +651,7 @@ class Network:
         >>> module.load_state_dict(net.to_torch_state_dict(["0", "2"]))     # doctest: +SKIP
         <All keys matched successfully>
         """
-        return torch.export(self._contents(), names)
+        return pytorch.export(self._contents(), names)
 
     def to_sklearn(self, classes: Any = None) -> Any:
         """A fitted MLPClassifier or MLPRegressor of scikit-learn with the same outputs.
@@ -683,7 +683,7 @@ class Network:
         >>> np.allclose(net.to_sklearn().predict_proba(X), net.predict(X), atol=1e-6)
         True
         """
-        return sklearn.export(self._contents(), classes)
+        return scikit_learn.export(self._contents(), classes)
 
     def _contents(self) -> storage.Contents:
         plan, state = self._state.plan, self._state

@@ -551,3 +551,47 @@ class TestLearningCurve:
         assert content.startswith(b"\x89PNG")
         width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
         assert (width, height) == (1500 if accuracy else 750, 600)
+
+
+class TestPictures:
+    @pytest.fixture(autouse=True)
+    def _needs_matplotlib(self):
+        pytest.importorskip("matplotlib").use("agg")
+
+    def test_those_that_fit_images(self, tmp_path, capsys):
+        folder = tmp_path / "new" / "pictures"
+        arguments = ["train", "--epochs", "1", "--layers", "784,8,10", "--json"]
+        arguments += ["--out", str(tmp_path / "net"), "--plots", str(folder)]
+        assert main(arguments) == 0
+        (end,) = (event for event in objects(capsys.readouterr().out) if event["event"] == "end")
+        assert sorted(end["plots"]) == sorted(str(path) for path in folder.iterdir())
+        assert {path.stem for path in folder.iterdir()} == {
+            *("accuracy", "activations", "confusion_matrix", "gradient_flow", "loss"),
+            *("misclassified", "network", "weights"),
+        }
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.iterdir())
+
+    @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+    def test_those_that_fit_a_table_of_two_columns(self, tmp_path, capsys, loss):
+        rng = np.random.default_rng(0)
+        rows = [f"{a:.3f},{b:.3f},{int(a > b)}" for a, b in rng.normal(size=(60, 2))]
+        table = tmp_path / "table.csv"
+        table.write_text("\n".join(["first,second,label", *rows]))
+        arguments = ["train", "--data", str(table), "--epochs", "1", "--loss", loss]
+        arguments += ["--out", str(tmp_path / "net"), "--plots", str(tmp_path)]
+        assert main(arguments) == 0
+        assert "pictures to" in capsys.readouterr().out
+        expected = {"activations", "decision_boundary", "gradient_flow", "loss", "network"}
+        if loss == "cross_entropy":
+            expected |= {"accuracy", "confusion_matrix"}
+        assert {path.stem for path in tmp_path.glob("*.png")} == expected | {"learning_curve"}
+
+    def test_refused_before_the_training(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        process = run("train", "--plots", "file", cwd=tmp_path)
+        assert (process.returncode, process.stdout) == (2, "")
+        assert mistakes(process.stderr) == ["fastbackprop: error: file: File exists"]
+        process = run("train", "--plots", "new", cwd=tmp_path, program=without("matplotlib"))
+        assert (process.returncode, process.stdout) == (2, "")
+        assert 'pip install "fastbackprop[plots]"' in process.stderr
+        assert {path.name for path in tmp_path.iterdir()} == {"file"}

@@ -1,26 +1,10 @@
 """The picture of a training: loss and accuracy against epochs."""
 
 from pathlib import Path
-from typing import Any
 
 from fastbackprop.history import History
 from fastbackprop.losses import Loss
-
-# Blue and vermillion of Okabe and Ito, which colour-blind people can tell apart. The lines and
-# markers differ too, for print without colour.
-_TRAINING: dict[str, Any] = {
-    "color": "#0072B2",
-    "linestyle": "-",
-    "marker": "o",
-    "label": "training, mean over the epoch",
-}
-_TEST: dict[str, Any] = {
-    "color": "#D55E00",
-    "linestyle": "--",
-    "marker": "s",
-    "label": "test, after the epoch",
-}
-_MOST_MARKERS = 30
+from fastbackprop.plots import LossCurveDisplay
 
 
 def draw_learning_curve(path: Path, history: History, loss: Loss, title: str) -> bool:
@@ -63,30 +47,14 @@ def draw_learning_curve(path: Path, history: History, loss: Loss, title: str) ->
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
     except ImportError:
         return False
-    unit = " (nats)" if loss.is_classification else ""
-    panels = [("loss", f"{loss.name.replace('_', ' ')} loss{unit}", 1.0)]
-    if "val_accuracy" in history:
-        panels.append(("accuracy", "accuracy (%)", 100.0))
-    epochs = [epoch + 1 for epoch in history.epoch]
-
-    figure = Figure(figsize=(5.0 * len(panels), 4.0), dpi=150, layout="constrained")
+    metrics = ["loss", "accuracy"] if "val_accuracy" in history else ["loss"]
+    figure = Figure(figsize=(5.0 * len(metrics), 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title.replace("$", r"\$"), wrap=True)  # no mathematics in a file's name
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (name, label, scale) in zip(row, panels, strict=True):
-        for column, style in ((name, _TRAINING), (f"val_{name}", _TEST)):
-            values = [scale * value for value in history[column]]
-            (line,) = axes.plot(epochs, values, **style)
-            if len(epochs) > _MOST_MARKERS:
-                line.set_marker("")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.legend()
+    row = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(row, metrics, strict=True):
+        LossCurveDisplay.from_history(history, metric, loss=loss, validation_name="test", ax=axes)
     figure.savefig(path)
     return True

@@ -13,6 +13,7 @@ from fastbackprop.cli import arguments, data
 from fastbackprop.cli.compilation import compile_kernels
 from fastbackprop.cli.learning_curve import draw_learning_curve
 from fastbackprop.cli.output import Output
+from fastbackprop.cli.pictures import draw_pictures, prepare_folder
 from fastbackprop.history import History
 from fastbackprop.layers import Dense, Layer, Rescaling
 from fastbackprop.network import Network
@@ -49,6 +50,7 @@ examples:
   fastbackprop train --epochs 20 --layers 784,256,128,10
   fastbackprop train --data mnist --optimizer sgd --out mnist.safetensors
   fastbackprop train --data table.csv --loss mse --json
+  fastbackprop train --plots pictures
 """
 
 
@@ -142,6 +144,13 @@ def add_parser(commands: Any) -> None:
         help="the network; an existing file is replaced, and so is learning_curve.png in the same "
         "folder (default: %(default)s)",
     )
+    group.add_argument(
+        "--plots",
+        type=Path,
+        metavar="DIR",
+        help="a folder, made where there is none, for pictures of the network, its training and "
+        "its mistakes on the test data",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -154,6 +163,8 @@ def run(options: argparse.Namespace) -> int:
     """
     output = Output(options.style)
     _check_writable(options.out)
+    if options.plots is not None:
+        prepare_folder(options.plots)
     task = data.load_task(options.data, regression=options.loss.name in _REGRESSION_LOSSES)
     net = _network(task, options)
     optimizer = _optimizer(options)
@@ -189,12 +200,17 @@ def run(options: argparse.Namespace) -> int:
     output.progress(f"Wrote {written}")
     if not drawn:
         output.progress('No learning curve without matplotlib: pip install "fastbackprop[cli]"')
+    pictures = []
+    if options.plots is not None:
+        pictures = draw_pictures(options.plots, net, task, progress.history)
+        output.progress(f"Wrote {len(pictures)} pictures to {options.plots}")
     output.event(
         "end",
         epochs=len(progress.history.epoch),
         **{f"test_{name}": value for name, value in measured.items()},
         out=str(options.out),
         learning_curve=str(curve) if drawn else None,
+        plots=[str(picture) for picture in pictures],
     )
     if stopped is not None:
         raise type(stopped)(

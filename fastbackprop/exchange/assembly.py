@@ -9,6 +9,7 @@ import numpy as np
 
 from fastbackprop import activations, losses
 from fastbackprop.activations import Activation
+from fastbackprop.construction import as_dtype
 from fastbackprop.layers import Dense, Layer, Rescaling, check_chain
 from fastbackprop.losses import Loss
 from fastbackprop.plan import Array
@@ -147,24 +148,6 @@ def stage_activations(contents: Contents) -> list[Activation]:
     dense = [layer for layer in contents.layers if isinstance(layer, Dense)]
     hidden = [layer.activation or Activation("identity") for layer in dense[:-1]]
     return [*hidden, contents.output_activation]
-
-
-def as_dtype(dtype: Any) -> np.dtype[Any]:
-    """float32 or float64, for an argument ``dtype``.
-
-    Raises
-    ------
-    ValueError
-        If it is another type.
-    """
-    try:
-        result = np.dtype(dtype) if dtype is not None else None
-    except TypeError:
-        result = None
-    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    assert result is not None
-    return result
 
 
 def missing_package(what: str, package: str, install: str, error: ImportError) -> NoReturn:

@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Any
 
 from fastbackprop.activations import Activation
-from fastbackprop.exchange import keras, onnx_reader, sklearn, torch
+from fastbackprop.exchange import keras, onnx_reader, pytorch, scikit_learn
 from fastbackprop.exchange.assembly import assemble
 from fastbackprop.losses import Loss
 from fastbackprop.network import Network
@@ -115,7 +115,7 @@ def from_torch(
     >>> from_torch(state, activation="relu").predict([[1.0, 2.0]])
     array([[9.]])
     """
-    parts = torch.read(source, activation, output_activation)
+    parts = pytorch.read(source, activation, output_activation)
     return Network._from_contents(assemble(parts, loss, dtype))
 
 
@@ -197,4 +197,4 @@ def from_sklearn(estimator: Any, *, loss: str | Loss | None = None, dtype: Any =
     >>> np.array_equal(copy.get_parameters(), net.get_parameters())
     True
     """
-    return Network._from_contents(assemble(sklearn.read(estimator), loss, dtype))
+    return Network._from_contents(assemble(scikit_learn.read(estimator), loss, dtype))

@@ -6,7 +6,6 @@ used, external data is not read, and what the walk does not know it refuses by n
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from os import PathLike
@@ -18,6 +17,7 @@ from fastbackprop.activations import Activation
 from fastbackprop.errors import FileFormatError
 from fastbackprop.exchange.assembly import Parts, dense_parts, missing_package, names_of
 from fastbackprop.exchange.formula import Formula, Z
+from fastbackprop.exchange.onnx_values import array_of, attributes_of, chosen_output
 from fastbackprop.layers import Rescaling
 from fastbackprop.plan import Array
 
@@ -75,7 +75,7 @@ class _Layer:
 class _Walk:
     def __init__(self, graph: Any, output: str | None) -> None:
         self._graph = graph
-        self._output = _chosen_output(graph, output)
+        self._output = chosen_output(graph, output)
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._used: set[int] = set()
         self._values: dict[str, Array | _Branch] = {}
@@ -114,7 +114,7 @@ class _Walk:
             if not node.output:
                 raise ValueError(f"{label} has no output")
             try:
-                self._values[node.output[0]] = handler(self, node, _attributes(node))
+                self._values[node.output[0]] = handler(self, node, attributes_of(node))
             except (ValueError, TypeError, OverflowError) as error:
                 raise ValueError(f"{label}: {error}") from None
         final = self._branch(self._output)
@@ -152,7 +152,7 @@ class _Walk:
         if name in self._values:
             return self._values[name]
         if name in self._constants:
-            self._values[name] = _array(self._constants[name])
+            self._values[name] = array_of(self._constants[name])
             return self._values[name]
         raise ValueError(f"it reads {name!r}, which nothing before it gives")
 
@@ -319,14 +319,14 @@ class _Walk:
         return self._constant(x).T
 
     def _constant_node(self, node: Any, attributes: dict[str, Any]) -> Array:
-        ((kind, value),) = attributes.items()
-        if kind == "value":
-            return _array(value)
+        kind, value = next(iter(attributes.items()), ("", None))
+        if kind == "value" and hasattr(value, "data_type"):
+            return array_of(value)
         if kind in ("value_float", "value_floats"):
             return np.array(value, np.float32)
         if kind in ("value_int", "value_ints"):
             return np.array(value, np.int64)
-        raise ValueError(f"its {kind} is not a tensor of numbers")
+        raise ValueError("it holds no tensor of numbers")
 
 
 _HANDLERS: dict[str, Callable[[_Walk, Any, dict[str, Any]], Array | _Branch]] = {
@@ -346,71 +346,6 @@ _HANDLERS: dict[str, Callable[[_Walk, Any, dict[str, Any]], Array | _Branch]] = 
     **dict.fromkeys(_SAME, _Walk._same),
     **dict.fromkeys(_ARITHMETIC, _Walk._arithmetic),
 }
-
-
-def _chosen_output(graph: Any, output: str | None) -> str:
-    names = [value.name for value in graph.output]
-    if output is None and len(names) == 1:
-        return str(names[0])
-    if output is None:
-        raise ValueError(f"its graph has the outputs {names}; name one: output=...")
-    if output not in names:
-        raise ValueError(f"its graph has no output {output!r}; it has {names}")
-    return output
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    """Attributes by name; of a kind that is not known, the kind in a refusal."""
-    from onnx import AttributeProto
-
-    readers = {
-        AttributeProto.FLOAT: lambda a: a.f,
-        AttributeProto.INT: lambda a: a.i,
-        AttributeProto.STRING: lambda a: a.s,
-        AttributeProto.TENSOR: lambda a: a.t,
-        AttributeProto.FLOATS: lambda a: list(a.floats),
-        AttributeProto.INTS: lambda a: list(a.ints),
-    }
-    result = {}
-    for attribute in node.attribute:
-        if attribute.type not in readers:
-            raise ValueError(
-                f"node {node.name!r} ({node.op_type}): its attribute {attribute.name!r} is neither "
-                "a number, a text nor a tensor"
-            )
-        result[attribute.name] = readers[attribute.type](attribute)
-    return result
-
-
-def _array(tensor: Any) -> Array:
-    """A tensor that the file holds whole."""
-    from onnx import TensorProto, numpy_helper
-
-    kinds = {
-        TensorProto.FLOAT: (4, "float_data"),
-        TensorProto.DOUBLE: (8, "double_data"),
-        TensorProto.INT64: (8, "int64_data"),
-        TensorProto.INT32: (4, "int32_data"),
-    }
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise ValueError(
-            f"tensor {tensor.name!r} is in another file; save the model with its weights inside"
-        )
-    if tensor.data_type not in kinds:
-        raise ValueError(
-            f"tensor {tensor.name!r} has the element type {tensor.data_type}; "
-            "expected float32 (1), float64 (11), int32 (6) or int64 (7)"
-        )
-    size, field = kinds[tensor.data_type]
-    expected = math.prod(tensor.dims)
-    held = (
-        len(tensor.raw_data) / size if tensor.HasField("raw_data") else len(getattr(tensor, field))
-    )
-    if min(tensor.dims, default=0) < 0 or held != expected:
-        raise ValueError(
-            f"tensor {tensor.name!r} has the shape {list(tensor.dims)} and {held:g} values"
-        )
-    return numpy_helper.to_array(tensor)
 
 
 def _activation(formula: Formula) -> Activation:

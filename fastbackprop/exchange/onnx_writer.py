@@ -10,7 +10,8 @@ import numpy as np
 
 from fastbackprop._version import __version__
 from fastbackprop.activations import Activation
-from fastbackprop.exchange.assembly import as_dtype, missing_package, stage_activations
+from fastbackprop.construction import as_dtype
+from fastbackprop.exchange.assembly import missing_package, stage_activations
 from fastbackprop.layers import Rescaling
 from fastbackprop.plan import Array
 from fastbackprop.storage import Contents, write_atomically

@@ -1,0 +1,160 @@
+"""Pictures of the network itself: its layers with their sizes, and its first weights as images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fastbackprop.network import Network
+from fastbackprop.plan import Array
+from fastbackprop.plots.canvas import COLOURS, Display, mosaic
+from fastbackprop.plots.canvas import image_shape as shape_of_images
+from fastbackprop.specs import checked_size
+
+# Circles of a layer with more units, half of them on each side of an ellipsis.
+_MOST_CIRCLES = 8
+
+
+class WeightsDisplay(Display):
+    """The weights of the first layer, those of each unit as an image of the inputs.
+
+    Parameters
+    ----------
+    images : ndarray, (n, rows, columns)
+        The weights of each unit that is drawn.
+    n_units : int
+        How many there are.
+    """
+
+    def __init__(self, images: Array, n_units: int) -> None:
+        self.images, self.n_units = images, n_units
+
+    @classmethod
+    def from_network(
+        cls,
+        net: Network,
+        *,
+        n_units: int = 32,
+        image_shape: tuple[int, int] | None = None,
+        ax: Any = None,
+    ) -> WeightsDisplay:
+        """Draw the weights of the units with the largest norms, in the order of the units.
+
+        Parameters
+        ----------
+        net : Network
+            Whose inputs are images, row by row.
+        n_units : int, default 32
+            At most as many are drawn.
+        image_shape : (int, int), optional
+            Rows and columns of pixels; a square unless given.
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described.
+
+        Examples
+        --------
+        >>> net = Network([16, 5, 2], random_state=0)
+        >>> WeightsDisplay.from_network(net).images.shape
+        (5, 4, 4)
+        """
+        shape = shape_of_images(net.sizes[0], image_shape)
+        w = net.weights[0]
+        count = checked_size("n_units", n_units)
+        largest = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")[:count]
+        return cls(w[:, np.sort(largest)].T.reshape(-1, *shape).copy(), w.shape[1]).plot(ax)
+
+    def plot(self, ax: Any = None) -> WeightsDisplay:
+        """Draw, on ``ax`` or a new figure: blue is negative, red positive, white 0."""
+        n = len(self.images)
+        columns = min(n, 8)
+        tiles = mosaic(self.images, columns, (1, 1))[1:]
+        height = 0.7 + 5.2 * tiles.shape[0] / tiles.shape[1]
+        ax = self._begin(ax, (6.4, min(max(height, 1.6), 9.0)))
+        # One weight far out must not make the others pale.
+        limit = float(np.quantile(np.abs(self.images), 0.995)) or 1.0
+        image = ax.imshow(tiles, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.set_facecolor("#BBBBBB")
+        ax.set(xticks=[], yticks=[])
+        some = f"{n} of {self.n_units}" if n < self.n_units else str(n)
+        ax.set_title(f"first layer: weights of {some} units")
+        self.figure_.colorbar(image, ax=ax, label="weight", extend="both", shrink=0.8)
+        return self
+
+
+class NetworkDisplay(Display):
+    """The layers of a network, inputs on the left, with sizes, activations and parameters.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Units of each layer, inputs first.
+    labels : sequence of str
+        What stands under each layer.
+    title : str
+        Above.
+    """
+
+    def __init__(self, sizes: Sequence[int], labels: Sequence[str], title: str = "") -> None:
+        self.sizes, self.labels, self.title = list(sizes), list(labels), title
+
+    @classmethod
+    def from_network(cls, net: Network, *, ax: Any = None) -> NetworkDisplay:
+        """Draw a network; of layers of more than 8 units, only the first and last ones.
+
+        Examples
+        --------
+        >>> NetworkDisplay.from_network(Network([784, 30, 10])).labels
+        ['784\\ninputs', '30\\nsigmoid', '10\\nsigmoid']
+        """
+        stages = net._state.plan.stages
+        labels = [f"{net.sizes[0]:,}\ninputs"]
+        for stage in stages:
+            labels.append(f"{stage.dense.n_out:,}\n{stage.activation.name}")
+            if stage.dropout:
+                labels[-2] += f"\ndropout {stage.dropout:g}"
+        title = f"{net.n_parameters:,} parameters, {net.loss_function.name.replace('_', ' ')} loss"
+        return cls(net.sizes, labels, title).plot(ax)
+
+    def plot(self, ax: Any = None) -> NetworkDisplay:
+        """Draw, on ``ax`` or a new figure."""
+        ax = self._begin(ax, (1.2 + 1.5 * len(self.sizes), 3.4))
+        from matplotlib.collections import LineCollection
+
+        ax.set_axis_off()
+        ax.set_title(self.title)
+        places = [_places(size) for size in self.sizes]
+        lines = [
+            [(i, a), (i + 1, b)]
+            for i, (left, right) in enumerate(pairwise(places))
+            for a in left
+            for b in right
+        ]
+        ax.add_collection(LineCollection(lines, colors="#BBBBBB", linewidths=0.5, zorder=1))
+        last = len(self.sizes) - 1
+        for i, (size, heights, label) in enumerate(
+            zip(self.sizes, places, self.labels, strict=True)
+        ):
+            colour = "#888888" if i == 0 else COLOURS[1] if i == last else COLOURS[0]
+            ax.scatter([i] * len(heights), heights, s=110, color=colour, zorder=2)
+            if size > len(heights):
+                ax.scatter([i] * 3, [-0.3, 0.0, 0.3], s=5, color="black", zorder=2)
+            ax.text(i, -_MOST_CIRCLES / 2 - 0.9, label, ha="center", va="top")
+        ax.set_xlim(-0.5, last + 0.5)
+        ax.set_ylim(-_MOST_CIRCLES / 2 - 3.4, _MOST_CIRCLES / 2 + 0.6)
+        return self
+
+
+def _places(size: int) -> list[float]:
+    """Heights of the circles of a layer, around 0; with a gap for the ellipsis of a large one."""
+    if size <= _MOST_CIRCLES:
+        return [i - (size - 1) / 2 for i in range(size)]
+    half = _MOST_CIRCLES // 2
+    return [side * (i + 1.0) for side in (-1, 1) for i in range(half)]
