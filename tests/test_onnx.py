@@ -355,7 +355,9 @@ class TestRefusals:
                 [("Gemm", ["x", "SQ"], "a"), ("Softmax", ["a"], "s"), ("Gemm", ["s", "W1"], "y")],
                 "softmax comes before it",
             ),
-            ([("Gemm", ["x", "NAN"], "y")], "contain NaN"),
+            ([("Gemm", ["x", "NAN"], "y")], "layer 0 contain NaN"),
+            ([("Gemm", ["x", "W1", "MAX"], "y", {"beta": 2.0})], "layer 0 contain NaN"),
+            ([("Gemm", ["x", "W1", "MAX"], "z"), ("Add", ["z", "MAX"], "y")], "layer 0 contain"),
         ],
     )  # fmt: skip
     def test_graphs(self, tmp_path, nodes, words):
@@ -364,6 +366,7 @@ class TestRefusals:
             "SQ": np.eye(5, dtype="f4"),
             "six": np.float32(6),
             "NAN": np.full((5, 2), np.nan, "f4"),
+            "MAX": np.full(4, 3e38, "f4"),
         }
         refused(tmp_path, graph(nodes, constants), words)
 

@@ -122,6 +122,10 @@ class _Walk:
             raise ValueError("it holds no dense layer (Gemm or MatMul)")
         self._done.append((final.layer, _activation(final.formula)))
         layers = [layer for layer, _ in self._done]
+        for i, layer in enumerate(layers):
+            for array in (layer.weights, layer.bias):
+                if array is not None and not np.isfinite(array).all():
+                    raise ValueError(f"the weights or biases of layer {i} contain NaN or infinity")
         parts = dense_parts(
             [(layer.weights, layer.bias) for layer in layers if layer.weights is not None],
             [activation for _, activation in self._done],
@@ -202,8 +206,6 @@ class _Walk:
             self._done.append((self._layer, activation))
         else:
             self._rescaling = _rescaling(branch.formula)
-        if not np.isfinite(w).all():
-            raise ValueError("its weights contain NaN or infinity")
         self._layer = _Layer(w, None)
         return _Branch(Formula({Z: 1.0}), self._layer)
 
@@ -213,8 +215,6 @@ class _Walk:
         assert n_out is not None
         if bias.dtype.kind != "f" or bias.shape not in ((), (1,), (1, 1), (n_out,), (1, n_out)):
             raise ValueError(f"{name!r} is {bias.dtype} of shape {bias.shape}; expected ({n_out},)")
-        if not np.isfinite(bias).all():
-            raise ValueError(f"{name!r} contains NaN or infinity")
         return np.broadcast_to(bias.reshape(-1), (n_out,))
 
     # ---------------------------------------------------------------------------- elementwise
@@ -247,7 +247,8 @@ class _Walk:
 
     def _add_bias(self, bias: Array) -> _Branch:
         if self._layer.bias is not None:
-            bias = bias + self._layer.bias
+            with np.errstate(over="ignore", invalid="ignore"):  # parts() looks for them
+                bias = bias + self._layer.bias
         # A new layer object: what was made of z before the bias was added is of no use.
         self._layer = _Layer(self._layer.weights, bias)
         return self._next(Formula({Z: 1.0}))
@@ -363,7 +364,8 @@ def _rescaling(formula: Formula) -> Rescaling | None:
 
 
 def _scaled(array: Array, factor: float) -> Array:
-    return array if factor == 1.0 else (array * factor).astype(array.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # parts() looks for what is not finite
+        return array if factor == 1.0 else (array * factor).astype(array.dtype)
 
 
 def _with_number(operator: str, formula: Formula, number: float, number_first: bool) -> Formula:
