@@ -70,10 +70,10 @@ class TestFormula:
             z.apply("Exp").apply("Exp").apply("Exp").apply("Exp")
 
 
-class TestTorch:
+class TestPyTorch:
     @pytest.fixture(autouse=True)
     def library(self):
-        TestTorch.torch = pytest.importorskip("torch")
+        TestPyTorch.torch = pytest.importorskip("torch")
 
     def module(self, activation):
         nn = self.torch.nn
@@ -350,6 +350,9 @@ class TestSklearn:
         X, y = inputs(200).astype(np.float32), np.arange(200) % 3
         estimator.partial_fit(X, y)
         assert (estimator.n_iter_, estimator.t_, len(estimator.loss_curve_)) == (1, 200, 1)
+        # Adam's first step is that of its learning rate, in the direction of the gradient's sign.
+        steps = [abs(a - b).max() for a, b in zip(estimator.coefs_, net.weights, strict=True)]
+        np.testing.assert_allclose(steps, 1e-3, rtol=1e-2)
         # Its loss has the penalty alpha / (2 n) Σ w² on top.
         penalty = 0.5e-4 * sum((w**2).sum() for w in net.weights) / 200
         assert estimator.loss_curve_[0] == pytest.approx(net.loss(X, y) + penalty, rel=1e-4)

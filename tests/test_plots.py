@@ -113,9 +113,11 @@ class TestConfusionMatrix:
         np.testing.assert_array_equal(display.confusion_matrix, np.diag(counts))
         assert display.class_names[0] == r"\$a"
 
-    def test_many_classes_without_numbers(self):
-        display = drawn(fb.plots.ConfusionMatrixDisplay(np.eye(30, dtype=int)).plot())
-        assert not display.ax_.texts
+    @pytest.mark.parametrize("n_classes", [2, 10, 20, 21])
+    def test_numbers_only_where_they_fit(self, n_classes):
+        display = fb.plots.ConfusionMatrixDisplay(np.eye(n_classes, dtype=int)).plot()
+        assert fits(display)
+        assert len(display.ax_.texts) == (n_classes if n_classes <= 20 else 0)
 
     def test_refusals(self):
         make = fb.plots.ConfusionMatrixDisplay.from_predictions
@@ -200,6 +202,10 @@ class TestDecisionBoundary:
         np.testing.assert_allclose(grid.max(axis=0), [2.2, 4.4])
         (image,) = display.ax_.images
         np.testing.assert_array_equal(image.get_array(), display.response)
+        assert image.origin == "lower"
+        left, right, bottom, top = image.get_extent()
+        assert left < -0.2 < 2.2 < right
+        assert bottom < -0.4 < 4.4 < top
         points = display.ax_.collections[-len(names) :]
         np.testing.assert_array_equal(points[1].get_offsets(), self.X[1:])
         assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == names

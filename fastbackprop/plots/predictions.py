@@ -103,13 +103,11 @@ class ConfusionMatrixDisplay(Display):
         """Draw, on ``ax`` or a new figure: counts in cells coloured by their share of the row."""
         matrix = self.confusion_matrix
         n = len(matrix)
-        side = 2.6 + 0.36 * min(n, _MOST_NUMBERED)
+        side = max(3.8, 2.6 + 0.36 * min(n, _MOST_NUMBERED))
         ax = self._begin(ax, (side + 0.8, side))
         shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        self.figure_.colorbar(
-            image, ax=ax, label="share of the true class (%)", fraction=0.046, pad=0.04
-        )
+        self.figure_.colorbar(image, ax=ax, label="share of the true class (%)", shrink=0.9)
         if n <= _MOST_NUMBERED:
             ax.set_xticks(range(n), self.class_names, rotation=_rotation(self.class_names))
             ax.set_yticks(range(n), self.class_names)
