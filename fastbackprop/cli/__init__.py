@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from fastbackprop._version import __version__
-from fastbackprop.cli import check, predict, textbook, train
+from fastbackprop.cli import bench, check, predict, textbook, train
 from fastbackprop.cli.arguments import Parser
 from fastbackprop.training import DivergenceError
 
@@ -18,6 +18,7 @@ examples:
   fastbackprop predict digits.safetensors 9.png
   fastbackprop check digits.safetensors
   fastbackprop textbook --lr 3.0
+  fastbackprop bench --quick
 
 exit codes:
   0 done; 1 training diverged, or a check failed; 2 wrong arguments or files;
@@ -88,7 +89,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, predict, check, textbook):
+    for command in (train, predict, check, textbook, bench):
         command.add_parser(commands)
     return parser
 

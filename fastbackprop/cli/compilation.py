@@ -1,6 +1,8 @@
 """The wait for the compiler, which the first run on a machine has, told to the user."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,24 @@ from fastbackprop.cli.output import Output
 _PATIENCE_SECONDS = 2.0  # the kernels come from the disk in less
 
 
-def compile_kernels(dtype: np.dtype[Any], output: Output) -> None:
-    """Compile the kernels, or fetch them from the disk, so that no epoch's time includes it."""
+@contextmanager
+def compiling(output: Output, seconds: int) -> Iterator[None]:
+    """Tell the user, if what is done in this context takes a while, that it is done once."""
     notice = threading.Timer(
         _PATIENCE_SECONDS,
         output.notice,
-        ["Compiling for this machine, which is done once and takes about 10 seconds ..."],
+        [f"Compiling for this machine, which is done once and takes about {seconds} seconds ..."],
     )
     notice.daemon = True
     notice.start()
     try:
-        job.compile_kernels(dtype)
+        yield
     finally:
         notice.cancel()
         notice.join()
+
+
+def compile_kernels(dtype: np.dtype[Any], output: Output) -> None:
+    """Compile the kernels, or fetch them from the disk, so that no epoch's time includes it."""
+    with compiling(output, seconds=10):
+        job.compile_kernels(dtype)
