@@ -173,8 +173,8 @@ class _Bench:
 
     def products(self) -> None:
         """A layer's three matrix products."""
-        self._head("Matrix products, GFLOP/s and share of the peak", machine.PRODUCTS, 14)
-        self._say(f"{'n':>6}{'n_in':>6}{'n_out':>6}")
+        self._say("\nMatrix products, GFLOP/s and share of the peak")
+        self._row(f"{'n':>6}{'n_in':>6}{'n_out':>6}", machine.PRODUCTS, 14)
         for n, n_in, n_out in _QUICK_SHAPES if self._quick else _SHAPES:
             for dtype in _DTYPES:
                 layer = machine.LayerProducts(n, n_in, n_out, dtype)
