@@ -20,7 +20,7 @@ class SklearnPeer(Peer):
 
     def setup(self, job: Job, weights: Weights) -> None:
         self.job = job
-        images = job.images
+        data = job.data
         self.model = MLPClassifier(
             hidden_layer_sizes=job.sizes[1:-1],
             activation=job.activation,
@@ -34,16 +34,16 @@ class SklearnPeer(Peer):
         # optimizer, which has taken a step, is dropped so that the next call makes a new one.
         n = job.batch_size
         classes = np.arange(job.sizes[-1])
-        self.model.partial_fit(images.X_train[:n], images.y_train[:n], classes=classes)
+        self.model.partial_fit(data.X_train[:n], data.y_train[:n], classes=classes)
         for i, (w, b) in enumerate(weights):
             self.model.coefs_[i][...] = w
             self.model.intercepts_[i][...] = b
         del self.model._optimizer
 
     def epoch(self, order: np.ndarray) -> float:
-        images = self.job.images
-        self.model.partial_fit(images.X_train[order], images.y_train[order])
+        data = self.job.data
+        self.model.partial_fit(data.X_train[order], data.y_train[order])
         return float(self.model.loss_)
 
-    def accuracy(self) -> float:
-        return float(self.model.score(self.job.images.X_test, self.job.images.y_test))
+    def outputs(self, X: np.ndarray) -> np.ndarray:
+        return self.model.predict_proba(X)

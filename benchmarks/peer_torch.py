@@ -11,14 +11,17 @@ Tried on two cores (AVX-512), seconds an epoch for jobs 1, 2 and 3:
   is a mode of the process's threads, and the other peers run on them too.
 """
 
-import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from peer_jobs import Job, Peer, Weights, available_cores
+from peer_jobs import Call, CallJob, Job, Peer, Weights
 from torch import nn
 
-ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
+from fastbackprop.execution import available_threads
+from fastbackprop.machine import Effort, call_seconds
+
+ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
@@ -31,60 +34,45 @@ class TorchPeer(Peer):
 
     def setup(self, job: Job, weights: Weights) -> None:
         self.job = job
-        self.X_train = torch.from_numpy(job.images.X_train)
+        self.X_train = torch.from_numpy(job.data.X_train)
         self.loss: nn.Module
         if job.loss == "quadratic":
             # The mean over n·n_out values is the quadratic loss times 2/n_out. The rest goes into
             # the learning rate: the same update with two operations a batch fewer.
-            self.targets = torch.from_numpy(job.one_hot())
+            self.targets = torch.from_numpy(job.targets())
             self.loss, self.loss_scale = nn.MSELoss(), job.sizes[-1] / 2
+        elif job.loss == "mse":
+            self.targets = torch.from_numpy(job.targets())
+            self.loss, self.loss_scale = nn.MSELoss(), 1.0
         else:
-            self.targets = torch.from_numpy(job.images.y_train)
+            self.targets = torch.from_numpy(job.data.y_train)
             self.loss, self.loss_scale = nn.CrossEntropyLoss(), 1.0
-        threads = self._fastest_thread_count(weights)
-        torch.set_num_threads(threads)
-        self.settings = "1 thread" if threads == 1 else f"{threads} threads"
+        order = np.arange(min(job.rows_per_turn, 100 * job.batch_size)) % job.n
+
+        def train() -> Callable[[], object]:
+            self._build(weights)
+            return lambda: self.epoch(order)
+
+        self.settings = set_fastest_thread_count(train)
         self._build(weights)
 
     def _build(self, weights: Weights) -> None:
         job = self.job
-        layers: list[nn.Module] = []
-        for w, b in weights:
-            linear = nn.Linear(*w.shape)
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(w.T))
-                linear.bias.copy_(torch.from_numpy(b))
-            layers += [linear, ACTIVATIONS[job.activation]()]
-        if job.loss == "cross_entropy":
-            del layers[-1]
-        self.model = nn.Sequential(*layers)
+        output = ACTIVATIONS[job.activation] if job.loss == "quadratic" else None
+        self.model = sequential(weights, job.activation, output)
         self.optimizer = OPTIMIZERS[job.optimizer](
             self.model.parameters(), lr=job.learning_rate * self.loss_scale, fused=True
         )
 
-    def _fastest_thread_count(self, weights: Weights) -> int:
-        """Time 100 batches at 1, 2, 4, ... threads and at all cores."""
-        cores = available_cores()
-        if cores == 1:
-            return 1
-        order = np.arange(min(self.job.n, 100 * self.job.batch_size))
-        seconds = {}
-        for threads in {2**i for i in range(cores.bit_length()) if 2**i <= cores} | {cores}:
-            torch.set_num_threads(threads)
-            self._build(weights)
-            trials = []
-            for _ in range(3):
-                start = time.perf_counter()
-                self.epoch(order)
-                trials.append(time.perf_counter() - start)
-            seconds[threads] = min(trials)
-        return min(seconds, key=lambda threads: seconds[threads])
-
     def epoch(self, order: np.ndarray) -> float:
-        rows = torch.from_numpy(order)
         batch_size = self.job.batch_size
-        X_batches = self.X_train[rows].split(batch_size)
-        y_batches = self.targets[rows].split(batch_size)
+        if self.job.epochs_per_turn > 1:  # full batches: nothing to gather
+            steps = len(order) // batch_size
+            X_batches, y_batches = [self.X_train] * steps, [self.targets] * steps
+        else:
+            rows = torch.from_numpy(order)
+            X_batches = self.X_train[rows].split(batch_size)
+            y_batches = self.targets[rows].split(batch_size)
         losses = []
         for X, y in zip(X_batches, y_batches, strict=True):
             self.optimizer.zero_grad()
@@ -96,8 +84,60 @@ class TorchPeer(Peer):
         sizes[-1] = len(X)
         return float(torch.stack(losses).double() @ sizes) / len(order) * self.loss_scale
 
-    def accuracy(self) -> float:
-        images = self.job.images
+    def outputs(self, X: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return self.model(torch.from_numpy(X)).numpy()
+
+    def call(self, job: CallJob, weights: Weights) -> Call:
+        X, y = map(torch.from_numpy, job.rows_and_targets())
+        model = sequential(weights, job.activation, None, job.dropout)
+        parameters = list(model.parameters())
+
+        def predict() -> list:
+            with torch.inference_mode():
+                return [model(X)]
+
+        def gradients() -> list:
+            model.zero_grad()
+            loss = nn.functional.mse_loss(model(X), y)
+            loss.backward()
+            # PyTorch keeps weights as (n_out, n_in).
+            return [loss.detach(), *(p.grad.T if p.ndim == 2 else p.grad for p in parameters)]
+
+        run = predict if job.task == "predict" else gradients
+        self.settings = set_fastest_thread_count(lambda: run)
+        return run
+
+
+def sequential(
+    weights: Weights, activation: str, output: type[nn.Module] | None, dropout: float = 0.0
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, (w, b) in enumerate(weights):
+        is_last = i == len(weights) - 1
+        if is_last and dropout:
+            layers.append(nn.Dropout(dropout))
+        linear = nn.Linear(*w.shape)
         with torch.no_grad():
-            predicted = self.model(torch.from_numpy(images.X_test)).argmax(1).numpy()
-        return float(np.mean(predicted == images.y_test))
+            linear.weight.copy_(torch.from_numpy(w.T))
+            linear.bias.copy_(torch.from_numpy(b))
+        layers.append(linear)
+        if not is_last:
+            layers.append(ACTIVATIONS[activation]())
+        elif output is not None:
+            layers.append(output())
+    return nn.Sequential(*layers)
+
+
+def set_fastest_thread_count(prepare: Callable[[], Callable[[], object]]) -> str:
+    """Time what `prepare` returns at 1, 2, 4, ... threads and at all cores; say which was best."""
+    cores = available_threads()
+    counts = sorted({2**i for i in range(cores.bit_length()) if 2**i <= cores} | {cores})
+    seconds = {}
+    for threads in counts if cores > 1 else []:
+        torch.set_num_threads(threads)
+        run = prepare()
+        seconds[threads] = call_seconds(run, Effort(0.02, 3))
+    best = min(seconds, key=lambda threads: seconds[threads], default=1)
+    torch.set_num_threads(best)
+    return "1 thread" if best == 1 else f"{best} threads"

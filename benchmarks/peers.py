@@ -3,14 +3,19 @@
     python benchmarks/peers.py
     python benchmarks/peers.py --jobs 2,3 --peers fastbackprop,torch --epochs 9 --json peers.json
 
-Every peer starts from the same weights, takes the same batches in the same order, and uses the
-same loss and optimizer, in float32. The peers take turns, an epoch each, so that a change in the
-machine's speed meets all of them. Their training losses in the first and the last epoch and their
-final test accuracies must agree (by how much: the tolerances below); if some do not, a warning
-says which, and the exit status is 1.
+Jobs 1 to 5 train. Every peer starts from the same weights, takes the same batches in the same
+order, and uses the same loss and optimizer, in float32. The peers take turns, an epoch each (a
+hundred where the batch is all of the data), so that a change in the machine's speed meets all of
+them. Their training losses in the first and the last turn and their final test scores must agree
+(by how much: the tolerances below); if some do not, a warning says which, and the exit status is 1.
 
 The seconds of an epoch include shuffling and the mean training loss, not the accuracy. The first
 epoch, with all compiling and warming up, has its own column; the others give the median.
+
+Jobs 6 to 10 are calls from Python, of outputs or of loss and gradients, on the same weights and
+rows. What they return must agree with NumPy, and their turns are as many calls as take 50 ms.
+
+`--report` writes the tables as Markdown, and plots, into `benchmarks/results`.
 
 All the cores the process may use are at every peer's disposal. The images are MNIST: from
 `--data`, else as `fastbackprop.datasets.load_mnist` finds them on this machine, else the part of
@@ -23,29 +28,43 @@ import importlib
 import json
 import os
 import platform
-import statistics
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peer_jobs import Images, Job, Peer, all_jobs, available_cores
+from peer_calls import race_calls
+from peer_jobs import CALL_JOBS, Data, Job, Peer, all_jobs
 from peer_numpy import NumPyBatchedPeer
+from peer_results import (
+    Result,
+    call_report,
+    job_report,
+    print_calls,
+    print_table,
+    print_wrapped,
+)
 
 from fastbackprop.datasets import load_mnist, load_mnist_small
+from fastbackprop.execution import available_threads
+from fastbackprop.jobs import STANDARD_JOBS
+from fastbackprop.machine import processor
 
 PEERS = {
     "fastbackprop": ("peer_fastbackprop", "FastbackpropPeer"),
     "torch": ("peer_torch", "TorchPeer"),
     "jax": ("peer_jax", "JaxPeer"),
     "sklearn": ("peer_sklearn", "SklearnPeer"),
+    "onnxruntime": ("peer_onnxruntime", "OnnxRuntimePeer"),
     "numpy": ("peer_numpy", "NumPyBatchedPeer"),
     "textbook": ("peer_numpy", "NumPyPerSamplePeer"),
 }
+
+JOB_NUMBERS = [*STANDARD_JOBS, *CALL_JOBS]
+
+RESULTS = Path(__file__).parent / "results"
 
 # Float32 sums in another order start a drift that grows with every step. Over the first epoch
 # libraries that do the same differed by up to 0.1 %, so this is where a wrong formula shows. After
@@ -54,25 +73,6 @@ FIRST_LOSS_TOLERANCE = 0.01  # relative
 FINAL_LOSS_TOLERANCE = 0.02  # relative
 FINAL_LOSS_TOLERANCE_ABSOLUTE = 0.005  # whichever is larger
 ACCURACY_TOLERANCE = 0.01  # of all test images
-
-WIDTH = 80
-
-
-@dataclass
-class Result:
-    """What one peer did in one job; `seconds` are of whole epochs, scaled where need be."""
-
-    label: str
-    settings: str
-    n_trained: int  # images an epoch
-    seconds: list[float]
-    losses: list[float]  # mean training loss of each epoch
-    accuracy: float
-
-    @property
-    def median(self) -> float:
-        """Seconds of an epoch in the steady state."""
-        return statistics.median(self.seconds[1:])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,33 +98,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_wrapped(line)
     print_wrapped(
         "Columns: seconds of the first epoch, with compiling; median of the others; its ratio to "
-        "fastbackprop's; mean training loss of the last epoch; test accuracy."
+        "fastbackprop's; mean training loss of the last epoch; test accuracy, or loss."
     )
 
     jobs = all_jobs(images)
     reports = []
     for number in args.jobs:
-        job = jobs[number]
-        taking_part = []
-        print("\n" + job.title, flush=True)
-        for peer in (peer_class() for peer_class in peers.values()):
-            if reason := peer.refusal(job):
-                print_wrapped(f"Left out: {peer.label} ({reason})")
-            else:
-                taking_part.append(peer)
-        rng = np.random.default_rng(0)
-        orders = [rng.permutation(job.n) for _ in range(args.epochs)]
-        results = race(job, taking_part, orders)
-        print_table(job, results)
-        warnings = disagreements(job, results, orders)
-        for line in warnings:
-            print_wrapped(f"WARNING: {line}")
-        reports.append(job_report(job, results, warnings))
+        competitors = [peer_class() for peer_class in peers.values()]
+        if number in jobs:
+            reports.append(run_job(jobs[number], competitors, args.epochs))
+        else:
+            reports.append(run_call_job(number, competitors, args.epochs))
 
+    report = {"machine": machine, "jobs": reports}
     if args.json:
-        report = {"machine": machine, "jobs": reports}
         Path(args.json).write_text(json.dumps(report, indent=2) + "\n")
+    if args.report:
+        from peer_report import write_report
+
+        for path in write_report(RESULTS, report, jobs):
+            print(f"Wrote {path}")
     return 1 if any(report["disagreements"] for report in reports) else 0
+
+
+def run_job(job: Job, competitors: list[Peer], epochs: int) -> dict[str, Any]:
+    """Train with all who can, print the table, and return the numbers."""
+    taking_part = []
+    print("\n" + job.title, flush=True)
+    for peer in competitors:
+        if reason := peer.refusal(job):
+            print_wrapped(f"Left out: {peer.label} ({reason})")
+        else:
+            taking_part.append(peer)
+    rng = np.random.default_rng(0)
+    orders = [job.order(rng) for _ in range(epochs)]
+    results = race(job, taking_part, orders)
+    print_table(job, results)
+    warnings = disagreements(job, results, orders)
+    for line in warnings:
+        print_wrapped(f"WARNING: {line}")
+    return job_report(job, results, warnings)
+
+
+def run_call_job(number: int, competitors: list[Peer], turns: int) -> dict[str, Any]:
+    """Time the calls of all who can make them, print the table, and return the numbers."""
+    job = CALL_JOBS[number]
+    print("\n" + job.title, flush=True)
+    results, warnings = race_calls(job, competitors, turns, PAUSE)
+    print_calls(job, results)
+    for line in warnings:
+        print_wrapped(f"WARNING: {line}")
+    return call_report(job, results, warnings)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -132,9 +156,10 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--jobs",
-        type=lambda text: choices(text, ["1", "2", "3"], int),
-        default=[1, 2, 3],
-        help="numbers of the jobs to run, with commas (default: 1,2,3)",
+        type=lambda text: choices(text, map(str, JOB_NUMBERS), int),
+        default=JOB_NUMBERS,
+        help="numbers of the jobs to run, with commas: 1 to 5 train, 6 to 10 are calls "
+        "(default: all)",
     )
     parser.add_argument(
         "--epochs", type=number_of_epochs, default=5, metavar="N", help="at least 2 (default: 5)"
@@ -150,6 +175,12 @@ def argument_parser() -> argparse.ArgumentParser:
         type=lambda text: choices(text, PEERS, str),
         default=list(PEERS),
         help=f"who takes part, with commas (default: {','.join(PEERS)})",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help=f"also write the table and plots to {RESULTS.relative_to(Path(__file__).parents[1])}; "
+        "needs matplotlib",
     )
     parser.add_argument("--json", metavar="FILE", help="also write every number to FILE")
     parser.add_argument(
@@ -182,7 +213,7 @@ def restrict_to_cores(n: int) -> None:
 
     Most libraries size their thread pools when they are imported, so it is too late by now.
     """
-    cores = available_cores()
+    cores = available_threads()
     if n == cores:
         return
     if not 1 <= n < cores:
@@ -193,7 +224,7 @@ def restrict_to_cores(n: int) -> None:
     os.execv(sys.executable, sys.orig_argv)
 
 
-def load_images(folder: str | None, small: bool) -> Images:
+def load_images(folder: str | None, small: bool) -> Data:
     if small:
         data, source = (
             load_mnist_small(),
@@ -210,7 +241,7 @@ def load_images(folder: str | None, small: bool) -> Images:
     (X_train, y_train), (X_test, y_test) = data
     n, n_test = (1_000, 500) if small else (len(X_train), len(X_test))
     scale = np.float32(1 / 255)
-    return Images(
+    return Data(
         X_train[:n].astype(np.float32) * scale,
         y_train[:n].astype(np.int64),
         X_test[:n_test].astype(np.float32) * scale,
@@ -236,21 +267,12 @@ def describe_machine(peers: Iterable[type[Peer]]) -> dict[str, Any]:
     for peer in peers:
         versions[peer.library] = peer.version
     return {
-        "cores": available_cores(),
-        "cpu": cpu_model(),
+        "cores": available_threads(),
+        "cpu": processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.date.today().isoformat(),
         "versions": versions,
     }
-
-
-def cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown processor"
 
 
 # Seconds before each turn. The thread pools of OpenMP and oneDNN go on spinning for a fifth of a
@@ -262,7 +284,7 @@ def race(job: Job, peers: list[Peer], orders: list[np.ndarray]) -> list[Result]:
     """Train every peer on every order, taking turns."""
     for peer in peers:
         peer.setup(job, job.initial_weights())
-    n_trained = [peer.images_per_epoch(job) for peer in peers]
+    n_trained = [peer.rows_per_turn(job) for peer in peers]
     seconds: list[list[float]] = [[] for _ in peers]
     losses: list[list[float]] = [[] for _ in peers]
     for order in orders:
@@ -270,9 +292,16 @@ def race(job: Job, peers: list[Peer], orders: list[np.ndarray]) -> list[Result]:
             time.sleep(PAUSE)
             start = time.perf_counter()
             losses[i].append(peer.epoch(order[:n]))
-            seconds[i].append((time.perf_counter() - start) * job.n / n)
+            seconds[i].append((time.perf_counter() - start) * job.rows_per_turn / n)
     return [
-        Result(peer.label, peer.settings, n_trained[i], seconds[i], losses[i], peer.accuracy())
+        Result(
+            peer.label,
+            peer.settings,
+            n_trained[i],
+            seconds[i],
+            losses[i],
+            job.score(peer.outputs(job.data.X_test)),
+        )
         for i, peer in enumerate(peers)
     ]
 
@@ -282,21 +311,24 @@ def final_loss_tolerance(loss: float) -> float:
 
 
 def disagreements(job: Job, results: list[Result], orders: list[np.ndarray]) -> list[str]:
-    """Compare each result with the first; one of part of the images, with NumPy on that part."""
+    """Compare each result with the first; one of part of the rows, with NumPy on that part."""
     lines = []
-    complete = [result for result in results if result.n_trained == job.n]
+    complete = [result for result in results if result.n_trained == job.rows_per_turn]
     for result in results:
-        if result.n_trained == job.n:
+        if result.n_trained == job.rows_per_turn:
             expected = complete[0]
         else:
             part = [order[: result.n_trained] for order in orders]
             (expected,) = race(job, [NumPyBatchedPeer()], part)
+        what_score, score_tolerance = "test accuracy", ACCURACY_TOLERANCE
+        if job.is_regression:
+            what_score, score_tolerance = "test loss", final_loss_tolerance(expected.score)
         first, wanted_first = result.losses[0], expected.losses[0]
         final, wanted_final = result.losses[-1], expected.losses[-1]
         for what, found, wanted, tolerance in (
             ("first training loss", first, wanted_first, FIRST_LOSS_TOLERANCE * wanted_first),
             ("final training loss", final, wanted_final, final_loss_tolerance(wanted_final)),
-            ("test accuracy", result.accuracy, expected.accuracy, ACCURACY_TOLERANCE),
+            (what_score, result.score, expected.score, score_tolerance),
         ):
             if not abs(found - wanted) <= tolerance:  # so written, a NaN is a disagreement
                 lines.append(
@@ -304,65 +336,6 @@ def disagreements(job: Job, results: list[Result], orders: list[np.ndarray]) -> 
                     f"they should be within {tolerance:.5f} of each other"
                 )
     return lines
-
-
-def ratio_to_fastbackprop(result: Result, results: list[Result]) -> float | None:
-    """Say how many times as long an epoch takes as fastbackprop's, None where it did not run."""
-    for other in results:
-        if other.label == "fastbackprop":
-            return result.median / other.median
-    return None
-
-
-def print_table(job: Job, results: list[Result]) -> None:
-    """Print one line a peer, with its seconds an epoch and where they lead."""
-    print(f"{'':26}{'first s':>9}{'median s':>10}{'ratio':>8}{'GFLOP/s':>9}{'loss':>9}{'test':>9}")
-    notes = []
-    for result in results:
-        label = result.label
-        if result.settings:
-            label += f", {result.settings}"
-        if result.n_trained < job.n:
-            label += " *"
-            notes.append(
-                f"* Trained on {result.n_trained:,} images an epoch; its seconds are scaled to "
-                f"{job.n:,}. Its loss is checked against NumPy, batched, on the same images."
-            )
-        ratio = ratio_to_fastbackprop(result, results)
-        print(
-            f"{label:26}{result.seconds[0]:9.3f}{result.median:10.4f}"
-            f"{'-' if ratio is None else format(ratio, '.2f'):>8}"
-            f"{job.flops / result.median / 1e9:9.1f}{result.losses[-1]:9.5f}{result.accuracy:9.2%}"
-        )
-    for note in notes:
-        print_wrapped(note)
-
-
-def job_report(job: Job, results: list[Result], warnings: list[str]) -> dict[str, Any]:
-    """Return the job's numbers for JSON."""
-    return {
-        "job": job.number,
-        "title": job.title,
-        "flops_per_epoch": job.flops,
-        "results": [
-            {
-                "peer": result.label,
-                "settings": result.settings,
-                "images_per_epoch": result.n_trained,
-                "seconds": result.seconds,
-                "median": result.median,
-                "ratio": ratio_to_fastbackprop(result, results),
-                "losses": result.losses,
-                "accuracy": result.accuracy,
-            }
-            for result in results
-        ],
-        "disagreements": warnings,
-    }
-
-
-def print_wrapped(text: str) -> None:
-    print(textwrap.fill(text, WIDTH, subsequent_indent="  "))
 
 
 if __name__ == "__main__":

@@ -125,9 +125,12 @@ class StandardJob:
     def title(self) -> str:
         """A line that says all of it."""
         rows = "images" if self.make_rows is None else "rows"
+        batches = f"batch {self.batch_size:,}, {self.n:,} {rows}"
+        if self.batch_size >= self.n:
+            batches = f"full batch of {self.n:,}"
         return (
             f"Job {self.number}: {self.network} {self.activation}, {self.loss}, "
-            f"{self.optimizer} {self.learning_rate:g}, batch {self.batch_size:,}, {self.n:,} {rows}"
+            f"{self.optimizer} {self.learning_rate:g}, {batches}"
         )
 
 

@@ -46,7 +46,9 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_numpy_peers_print_a_table_and_agree(tmp_path: Path) -> None:
     output = tmp_path / "peers.json"
-    run = run_peers("--small", "--epochs=2", "--peers=numpy,textbook", f"--json={output}")
+    run = run_peers(
+        "--small", "--epochs=2", "--jobs=1,2,3", "--peers=numpy,textbook", f"--json={output}"
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
     assert "WARNING" not in run.stdout
@@ -71,20 +73,20 @@ def test_numpy_peers_print_a_table_and_agree(tmp_path: Path) -> None:
             assert row["first"] == f"{result['seconds'][0]:.3f}"
             assert row["median"] == f"{result['seconds'][1]:.4f}"
             assert row["loss"] == f"{result['losses'][-1]:.5f}"
-            assert row["accuracy"] == f"{100 * result['accuracy']:.2f}"
-            gflops = entry["flops_per_epoch"] / result["median"] / 1e9
+            assert row["accuracy"] == f"{100 * result['score']:.2f}"
+            gflops = entry["flops_per_turn"] / result["median"] / 1e9
             assert row["gflops"] == f"{gflops:.1f}"
 
     # Where both trained on every image, the two ways to sum a gradient differ by rounding only.
     for entry in report["jobs"][:2]:
         batched, per_sample = entry["results"]
-        assert batched["images_per_epoch"] == per_sample["images_per_epoch"] == 1000
+        assert batched["rows_per_turn"] == per_sample["rows_per_turn"] == 1000
         np.testing.assert_allclose(per_sample["losses"], batched["losses"], rtol=1e-3)
         assert batched["losses"][1] < batched["losses"][0]
     # The last job is too slow for that: the run says so, and has compared it on fewer images.
     batched, per_sample = report["jobs"][2]["results"]
-    assert per_sample["images_per_epoch"] < batched["images_per_epoch"] == 1000
-    assert f"* Trained on {per_sample['images_per_epoch']} images an epoch" in jobs[2]
+    assert per_sample["rows_per_turn"] < batched["rows_per_turn"] == 1000
+    assert f"* Trained on {per_sample['rows_per_turn']} rows a turn" in jobs[2]
 
 
 def test_a_library_that_is_not_installed_is_left_out(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_library_that_is_not_installed_is_left_out(tmp_path: Path) -> None:
     ("argument", "message"),
     [
         ("--epochs=1", "expected 2 or more, got '1'"),
-        ("--jobs=1,4", "'4' unknown; choose from 1, 2, 3"),
+        ("--jobs=1,11", "'11' unknown; choose from 1, 2, 3"),
         ("--peers=tensorflow", "'tensorflow' unknown; choose from fastbackprop, torch"),
         ("--threads=0", "--threads must be from 1 to"),
         ("--data=no_such_folder", "no_such_folder is not a folder with train-images"),
@@ -117,7 +119,7 @@ def test_bad_arguments_are_one_line_and_exit_2(argument: str, message: str) -> N
 @pytest.fixture
 def job(peers: ModuleType) -> Any:
     rng = np.random.default_rng(0)
-    images = importlib.import_module("peer_jobs").Images(
+    images = importlib.import_module("peer_jobs").Data(
         rng.random((40, 784), dtype=np.float32), rng.integers(0, 10, 40),
         rng.random((10, 784), dtype=np.float32), rng.integers(0, 10, 10), "noise",
     )  # fmt: skip
@@ -129,11 +131,12 @@ def test_flops_of_a_job(job: Any) -> None:
     assert job.flops == 2 * 40 * (forward + dw + dx)
 
 
-def test_ratio_is_of_the_medians_without_the_first_epoch(peers: ModuleType) -> None:
+def test_ratio_is_of_the_medians_without_the_first_turn(peers: ModuleType) -> None:
     ours = peers.Result("fastbackprop", "", 40, [9.0, 1.0, 3.0, 2.0], [0.1], 0.9)
     other = peers.Result("NumPy, batched", "", 40, [1.0, 8.0, 9.0, 7.0], [0.1], 0.9)
-    assert peers.ratio_to_fastbackprop(other, [ours, other]) == 4.0
-    assert peers.ratio_to_fastbackprop(other, [other]) is None
+    results = importlib.import_module("peer_results")
+    assert results.ratio_to_fastbackprop(other, [ours, other]) == 4.0
+    assert results.ratio_to_fastbackprop(other, [other]) is None
 
 
 @pytest.mark.parametrize(
@@ -144,8 +147,8 @@ def test_ratio_is_of_the_medians_without_the_first_epoch(peers: ModuleType) -> N
         ({"losses": [0.506, 0.3]}, "first training loss 0.50600"),
         ({"losses": [0.5, 0.307]}, "final training loss 0.30700"),
         ({"losses": [0.5, math.nan]}, "final training loss nan"),
-        ({"accuracy": 0.905}, None),
-        ({"accuracy": 0.88}, "test accuracy 0.88000"),
+        ({"score": 0.905}, None),
+        ({"score": 0.88}, "test accuracy 0.88000"),
     ],
 )
 def test_a_peer_that_disagrees_is_named(
@@ -161,7 +164,7 @@ def test_a_peer_that_disagrees_is_named(
         assert "one: " in line
 
 
-def test_a_peer_on_part_of_the_images_is_compared_on_that_part(peers: ModuleType, job: Any) -> None:
+def test_a_peer_on_part_of_the_rows_is_compared_on_that_part(peers: ModuleType, job: Any) -> None:
     orders = [np.arange(40), np.arange(40)[::-1]]
     numpy_peer = peers.NumPyBatchedPeer()
     (part,) = peers.race(job, [numpy_peer], [order[:20] for order in orders])
@@ -179,3 +182,89 @@ def test_disagreement_exits_1(
     status = peers.main(["--small", "--epochs=2", "--jobs=1", "--peers=numpy,textbook"])
     assert status == 1
     assert "WARNING: NumPy, per sample: first training loss" in capsys.readouterr().out
+
+
+def test_regression_and_calls_agree(tmp_path: Path) -> None:
+    output = tmp_path / "peers.json"
+    run = run_peers(
+        "--small", "--epochs=2", "--jobs=4,5,6,8,10", "--peers=fastbackprop,numpy",
+        f"--json={output}",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "WARNING" not in run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 80
+    waves, exponentials, *calls = json.loads(output.read_text())["jobs"]
+    for entry in (waves, exponentials):
+        ours, other = entry["results"]
+        assert ours["rows_per_turn"] == other["rows_per_turn"]
+        np.testing.assert_allclose(ours["losses"], other["losses"], rtol=1e-3)
+        assert ours["score"] == pytest.approx(other["score"], rel=1e-3)
+    assert exponentials["results"][0]["rows_per_turn"] == 100 * 1000
+    assert "full batch of 1,000, 100 epochs a turn" in exponentials["title"]
+    # Only fastbackprop takes part where there is dropout, which NumPy's code does not know.
+    assert [[result["peer"] for result in entry["results"]] for entry in calls] == [
+        ["fastbackprop"],
+        ["fastbackprop", "NumPy, batched"],
+        ["fastbackprop", "NumPy, batched"],
+    ]
+    for entry in calls:
+        for result in entry["results"]:
+            assert len(result["seconds"]) == 2
+            assert min(result["seconds"]) > 0
+
+
+@pytest.fixture
+def jobs(peers: ModuleType) -> ModuleType:
+    return importlib.import_module("peer_jobs")
+
+
+def test_flops_of_calls(jobs: ModuleType) -> None:
+    gradients, one_row = jobs.CALL_JOBS[6], jobs.CALL_JOBS[7]
+    assert gradients.flops == 2 * 200 * (2 * 24 * 8 + 3 * 8 * 2)
+    assert one_row.flops == 2 * (784 * 128 + 128 * 10)
+
+
+@pytest.mark.parametrize("number", [6, 7])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("torch", "TorchPeer"), ("jax", "JaxPeer"), ("onnxruntime", "OnnxRuntimePeer"),
+        ("fastbackprop", "FastbackpropPeer"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("default")  # those of other libraries are theirs
+def test_calls_of_a_peer_are_those_of_numpy(
+    jobs: ModuleType, number: int, module: str, name: str
+) -> None:
+    pytest.importorskip(module)
+    if module == "onnxruntime":
+        pytest.importorskip("onnx")
+    calls = importlib.import_module("peer_calls")
+    job = dataclasses.replace(jobs.CALL_JOBS[number], dropout=0.0)
+    peer = getattr(importlib.import_module(f"peer_{module}"), name)()
+    call = peer.call(job, job.weights())
+    if call is None:
+        assert (module, job.task) == ("onnxruntime", "gradients")
+        return
+    numpy_peer = importlib.import_module("peer_numpy").NumPyBatchedPeer()
+    expected = calls.arrays(numpy_peer.call(job, job.weights()))
+    assert calls.disagreement(peer.label, calls.arrays(call), expected) == []
+
+
+def test_a_call_that_disagrees_is_named(peers: ModuleType, jobs: ModuleType) -> None:
+    calls = importlib.import_module("peer_calls")
+
+    class Wrong(peers.NumPyBatchedPeer):
+        label = "wrong"
+
+        def call(self, job: Any, weights: Any) -> Any:
+            right = super().call(job, weights)
+            return lambda: [1.001 * value for value in right()]
+
+    results, lines = calls.race_calls(jobs.CALL_JOBS[8], [Wrong()], turns=2, pause=0.0)
+    assert [result.label for result in results] == ["wrong"]
+    (line,) = lines
+    assert line.startswith("wrong: result 0 differs from NumPy's by ")
+    found, expected = [np.zeros(3)], [np.zeros((3, 1))]
+    assert "has the shape (3,), NumPy's has (3, 1)" in calls.disagreement("x", found, expected)[0]
+    assert len(calls.disagreement("x", [np.array([np.nan])], [np.array([1.0])])) == 1
