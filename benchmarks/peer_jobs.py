@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from fastbackprop.execution import available_threads
 from fastbackprop.jobs import STANDARD_JOBS, StandardJob
 
 Weights = list[tuple[np.ndarray, np.ndarray]]
@@ -212,3 +213,9 @@ class Peer(ABC):
     def call(self, job: CallJob, weights: Weights) -> Call | None:
         """Build the network, and return what is timed; None where this peer does not do it."""
         return None
+
+
+def thread_counts() -> list[int]:
+    """Return 1, 2, 4, ... and all the cores that this process may run on."""
+    cores = available_threads()
+    return sorted({2**i for i in range(cores.bit_length()) if 2**i <= cores} | {cores})

@@ -97,6 +97,7 @@ def job_report(job: Job, results: list[Result], warnings: list[str]) -> dict[str
         "job": job.number,
         "title": job.title,
         "flops_per_turn": job.flops,
+        "score": "test loss" if job.is_regression else "test accuracy",
         "results": [
             {
                 "peer": result.label,

@@ -15,10 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from peer_jobs import Call, CallJob, Job, Peer, Weights
+from peer_jobs import Call, CallJob, Job, Peer, Weights, thread_counts
 from torch import nn
 
-from fastbackprop.execution import available_threads
 from fastbackprop.machine import Effort, call_seconds
 
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
@@ -131,10 +130,9 @@ def sequential(
 
 def set_fastest_thread_count(prepare: Callable[[], Callable[[], object]]) -> str:
     """Time what `prepare` returns at 1, 2, 4, ... threads and at all cores; say which was best."""
-    cores = available_threads()
-    counts = sorted({2**i for i in range(cores.bit_length()) if 2**i <= cores} | {cores})
+    counts = thread_counts()
     seconds = {}
-    for threads in counts if cores > 1 else []:
+    for threads in counts if len(counts) > 1 else []:
         torch.set_num_threads(threads)
         run = prepare()
         seconds[threads] = call_seconds(run, Effort(0.02, 3))

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             reports.append(run_call_job(number, competitors, args.epochs))
 
-    report = {"machine": machine, "jobs": reports}
+    report = {"machine": machine | {"images": images.source}, "jobs": reports}
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=2) + "\n")
     if args.report:
@@ -179,8 +179,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report",
         action="store_true",
-        help=f"also write the table and plots to {RESULTS.relative_to(Path(__file__).parents[1])}; "
-        "needs matplotlib",
+        help="also write the tables and plots to benchmarks/results; needs matplotlib",
     )
     parser.add_argument("--json", metavar="FILE", help="also write every number to FILE")
     parser.add_argument(
@@ -280,7 +279,9 @@ def describe_machine(peers: Iterable[type[Peer]]) -> dict[str, Any]:
 PAUSE = 0.5
 
 
-def race(job: Job, peers: list[Peer], orders: list[np.ndarray]) -> list[Result]:
+def race(
+    job: Job, peers: list[Peer], orders: list[np.ndarray], pause: float = PAUSE
+) -> list[Result]:
     """Train every peer on every order, taking turns."""
     for peer in peers:
         peer.setup(job, job.initial_weights())
@@ -289,7 +290,7 @@ def race(job: Job, peers: list[Peer], orders: list[np.ndarray]) -> list[Result]:
     losses: list[list[float]] = [[] for _ in peers]
     for order in orders:
         for i, (peer, n) in enumerate(zip(peers, n_trained, strict=True)):
-            time.sleep(PAUSE)
+            time.sleep(pause)
             start = time.perf_counter()
             losses[i].append(peer.epoch(order[:n]))
             seconds[i].append((time.perf_counter() - start) * job.rows_per_turn / n)

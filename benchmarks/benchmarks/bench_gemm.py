@@ -1,16 +1,17 @@
 """The three matrix products of a layer alone: rates, shares of the peak, ratios to BLAS."""
 
+import statistics
+
 from fastbackprop import machine
+from fastbackprop.execution import available_threads
 
 from .common import EFFORT, THREADS, check, installed, share_of_peak, thread_count
 
-SHAPES = [(64, 784, 128), (512, 512, 512)]
 
-
-def checked_layer(shape, dtype, product, threads):
+def checked_layer(shape, dtype, threads):
     layer = machine.LayerProducts(*shape, dtype)
-    expected = numpy_products(layer)[product]()
-    check(layer.result(product, threads), expected, dtype)
+    for product, numpy_product in numpy_products(layer).items():
+        check(layer.result(product, threads), numpy_product(), dtype)
     return layer
 
 
@@ -22,53 +23,63 @@ def numpy_products(layer):
     }
 
 
+def mean_seconds(layer, threads):
+    """Return the geometric mean over the three products."""
+    return statistics.geometric_mean(layer.seconds(p, threads, EFFORT) for p in machine.PRODUCTS)
+
+
 class Products:
-    params = [list(machine.PRODUCTS), SHAPES, ["float32", "float64"], THREADS]
-    param_names = ["product", "n, n_in, n_out", "dtype", "threads"]
+    params = [
+        list(machine.PRODUCTS),
+        [(64, 784, 128), (512, 512, 512)],
+        ["float32", "float64"],
+    ]
+    param_names = ["product", "n, n_in, n_out", "dtype"]
 
-    def setup(self, product, shape, dtype, threads):
-        self.threads = thread_count(threads)
-        self.layer = checked_layer(shape, dtype, product, self.threads)
+    def setup(self, product, shape, dtype):
+        self.layer = checked_layer(shape, dtype, 1)
 
-    def track_gflops(self, product, shape, dtype, threads):
-        return self.layer.flops / self.layer.seconds(product, self.threads, EFFORT) / 1e9
+    def track_gflops(self, product, shape, dtype):
+        return self.layer.flops / self.layer.seconds(product, 1, EFFORT) / 1e9
 
     track_gflops.unit = "GFLOP/s"
 
 
 class ShareOfPeak:
-    params = [list(machine.PRODUCTS), ["float32", "float64"]]
-    param_names = ["product", "dtype"]
+    """The mean of the three products."""
 
-    def setup(self, product, dtype):
-        self.layer = checked_layer((128, 512, 512), dtype, product, 1)
+    params = [["float32", "float64"], THREADS]
+    param_names = ["dtype", "threads"]
 
-    def track_share_of_peak(self, product, dtype):
-        seconds = self.layer.seconds(product, 1, EFFORT)
-        return share_of_peak(self.layer.flops, seconds, dtype, 1)
+    def setup(self, dtype, threads):
+        self.threads = thread_count(threads)
+        self.layer = checked_layer((128, 512, 512), dtype, self.threads)
+
+    def track_share_of_peak(self, dtype, threads):
+        seconds = mean_seconds(self.layer, self.threads)
+        return share_of_peak(self.layer.flops, seconds, dtype, self.threads)
 
     track_share_of_peak.unit = "of the measured peak"
 
 
 class RatioToBlas:
-    """How many times as long NumPy's and PyTorch's products take, on all cores."""
+    """How many times as long the products of NumPy and PyTorch take, on all cores."""
 
-    params = [list(machine.PRODUCTS), ["numpy", "torch"]]
-    param_names = ["product", "library"]
+    params = [["numpy", "torch"]]
+    param_names = ["library"]
 
-    def setup(self, product, library):
-        self.threads = installed("fastbackprop.execution").available_threads()
-        self.layer = layer = checked_layer((256, 256, 256), "float32", product, self.threads)
+    def setup(self, library):
+        self.layer = layer = checked_layer((256, 256, 256), "float32", available_threads())
         if library == "numpy":
-            self.other = numpy_products(layer)[product]
+            self.products = list(numpy_products(layer).values())
             return
         torch = installed("torch")
         x, w, dz = (torch.from_numpy(matrix.copy()) for matrix in (layer.x, layer.w, layer.dz))
-        left, right = {"z": (x, w), "dw": (x.T, dz), "dx": (dz, w.T)}[product.split()[0]]
-        self.other = lambda: left @ right
+        self.products = [lambda: x @ w, lambda: x.T @ dz, lambda: dz @ w.T]
 
-    def track_ratio(self, product, library):
-        ours = self.layer.seconds(product, self.threads, EFFORT)
-        return machine.call_seconds(self.other, EFFORT) / ours
+    def track_ratio(self, library):
+        seconds = [machine.call_seconds(product, EFFORT) for product in self.products]
+        ours = mean_seconds(self.layer, available_threads())
+        return statistics.geometric_mean(seconds) / ours
 
     track_ratio.unit = "times fastbackprop's"
