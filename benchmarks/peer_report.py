@@ -176,7 +176,8 @@ def training_table(entry: dict[str, Any], peak: float) -> list[str]:
     ]
     for result in entry["results"]:
         lines.append(
-            f"| {named(result)}{part(result, entry)} | {result['seconds'][0]:.3f} | {result['median']:.4f} "
+            f"| {named(result)}{part(result, entry)} "
+            f"| {result['seconds'][0]:.3f} | {result['median']:.4f} "
             f"| {ratio(result)} | {entry['flops_per_turn'] / result['median'] / peak:.1%} "
             f"| {result['losses'][-1]:.5f} | {result['score']:.4f} |"
         )
