@@ -222,7 +222,7 @@ def draw_epochs(entries: list[dict[str, Any]]) -> Any:
     for axis, entry in zip(axes.flat, entries, strict=False):
         network, details = entry["title"].split(": ")[1].split(", ", 1)
         # From where the names of the peers begin, since the second line is longer than the axis.
-        axis.set_title(f"{network}\n{details}", fontsize=10, loc="left", x=-0.45)
+        axis.set_title(f"{network}\n{details}", fontsize=10, loc="left", x=-0.38)
         results = entry["results"][::-1]
         for y, result in enumerate(results):
             color, marker = STYLES[result["peer"]]
@@ -240,7 +240,7 @@ def draw_epochs(entries: list[dict[str, Any]]) -> Any:
         medians = [result["median"] for result in results]
         # Room on the right for the text beside the slowest.
         span = max(max(medians) / min(medians), 10.0)
-        axis.set_xlim(min(medians) / span**0.08, max(medians) * span**0.9)
+        axis.set_xlim(min(medians) / span**0.08, max(medians) * span**0.7)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("seconds a turn")
     figure.suptitle("Time of a turn (an epoch, or as said), beside fastbackprop's; lower is better")

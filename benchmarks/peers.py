@@ -132,7 +132,7 @@ def run_job(job: Job, competitors: list[Peer], epochs: int) -> dict[str, Any]:
             taking_part.append(peer)
     rng = np.random.default_rng(0)
     orders = [job.order(rng) for _ in range(epochs)]
-    results = race(job, taking_part, orders)
+    results = race(job, taking_part, orders, PAUSE)
     print_table(job, results)
     warnings = disagreements(job, results, orders)
     for line in warnings:

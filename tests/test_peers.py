@@ -268,3 +268,45 @@ def test_a_call_that_disagrees_is_named(peers: ModuleType, jobs: ModuleType) -> 
     found, expected = [np.zeros(3)], [np.zeros((3, 1))]
     assert "has the shape (3,), NumPy's has (3, 1)" in calls.disagreement("x", found, expected)[0]
     assert len(calls.disagreement("x", [np.array([np.nan])], [np.array([1.0])])) == 1
+
+
+def test_report(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("matplotlib").use("agg")
+    report = importlib.import_module("peer_report")
+    monkeypatch.setattr(peers, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(peers, "PAUSE", 0.0)
+    monkeypatch.setattr(report, "SIZES", (16, 32))
+    monkeypatch.setattr(report, "EFFORT", report.machine.Effort(0.0, 1))
+    monkeypatch.setattr(report, "torch_products", lambda layer, threads: [])
+    monkeypatch.setattr(report, "thread_counts", lambda: [1, 2])
+    arguments = ["--small", "--epochs=2", "--jobs=1,4,7", "--peers=fastbackprop,numpy", "--report"]
+    assert peers.main(arguments) == 0
+    output = capsys.readouterr().out
+    names = {"peers.md", "epochs.png", "peak_share.png"}
+    if report.available_threads() > 1:
+        names.add("scaling.png")
+    assert {path.name for path in (tmp_path / "results").iterdir()} == names
+    assert all(f"Wrote {tmp_path / 'results' / name}" in output for name in names)
+
+    text = (tmp_path / "results" / "peers.md").read_text(encoding="utf-8")
+    assert f"NumPy {np.__version__}" in text
+    assert re.search(r"\d{4}-\d\d-\d\d; ", text)
+    assert re.findall(r"^## Job (\d+): ", text, re.MULTILINE) == ["1", "4", "7"]
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(tables) == 3 * 4  # a head, a rule, two peers
+    assert "| test accuracy |" in tables[0]
+    assert "| test loss |" in tables[4]
+    assert tables[8] == "| | call, µs | times fastbackprop's | share of peak |"
+    for name in names - {"peers.md"}:
+        assert f"]({name})" in text
+
+
+def test_report_says_who_trained_on_part_of_the_rows(peers: ModuleType) -> None:
+    pytest.importorskip("matplotlib")
+    report = importlib.import_module("peer_report")
+    whole, part = {"rows_per_turn": 1000}, {"rows_per_turn": 256}
+    assert report.part(whole, {"results": [whole, part]}) == ""
+    assert report.part(part, {"results": [whole, part]}) == " (from 256 rows)"
