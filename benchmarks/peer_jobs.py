@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from fastbackprop.execution import available_threads
-from fastbackprop.jobs import STANDARD_JOBS, StandardJob
+from fastbackprop.division import available_threads
+from fastbackprop.standard_jobs import STANDARD_JOBS, StandardJob
 
 Weights = list[tuple[np.ndarray, np.ndarray]]
 

@@ -48,9 +48,9 @@ from peer_results import (
 )
 
 from fastbackprop.datasets import load_mnist, load_mnist_small
-from fastbackprop.execution import available_threads
-from fastbackprop.jobs import STANDARD_JOBS
+from fastbackprop.division import available_threads
 from fastbackprop.machine import processor
+from fastbackprop.standard_jobs import STANDARD_JOBS
 
 PEERS = {
     "fastbackprop": ("peer_fastbackprop", "FastbackpropPeer"),

@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastbackprop import inference, job, machine
+from fastbackprop import inference, machine
 from fastbackprop._kernels.jit import VECTOR_BITS
 from fastbackprop._version import __version__
 from fastbackprop.cli import arguments
@@ -19,11 +19,12 @@ from fastbackprop.cli.compilation import compiling
 from fastbackprop.cli.output import Output
 from fastbackprop.datasets import load_mnist_small
 from fastbackprop.division import available_threads
-from fastbackprop.standard_jobs import STANDARD_JOBS, StandardJob
+from fastbackprop.job import compile_kernels
 from fastbackprop.machine import Effort
 from fastbackprop.network import Network
 from fastbackprop.optimizers import SGD, Adam, Optimizer
 from fastbackprop.plan import Array
+from fastbackprop.standard_jobs import STANDARD_JOBS, StandardJob
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam}
 _DTYPES = ("float32", "float64")
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         )
     output = Output(options.style)
     with compiling(output, seconds=20):
-        job.compile_kernels(np.dtype("float32"))
+        compile_kernels(np.dtype("float32"))
         machine.compile_kernels()
     bench = _Bench(output, options.threads or cores, quick=options.quick)
     bench.machine(cores)
