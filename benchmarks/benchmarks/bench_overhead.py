@@ -76,7 +76,7 @@ class FromCompiledCode:
     def repeat(self, times):
         job = self.probe._job
         job.begin()
-        repeat(job._record.ctypes.data, times, np.float32(1))
+        repeat(job._address, times, np.float32(1))
 
     def track_microseconds(self, network):
         times = 2_000

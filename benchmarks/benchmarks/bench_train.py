@@ -90,7 +90,7 @@ class ShareOfPeak:
 class RatioToPeer:
     """How many times as long another library takes, for an epoch of the same training."""
 
-    params = [JOBS[:2] + JOBS[3:4], list(LIBRARIES)]
+    params = [JOBS[:2], list(LIBRARIES)]
     param_names = ["network", "library"]
     timeout = 120
 
