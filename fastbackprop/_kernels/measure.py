@@ -62,7 +62,7 @@ def barriers(counter, threads, count):
 @kernel
 def _weights_product(dw, zeros, x, ld_x, dz, ld_dz, top, bottom, n_out, n, scratch):
     """Rows [top, bottom) of dw = x.T @ dz, a few at a time, as in training."""
-    block = product_rows(ld_dz, dw)
+    block = product_rows(ld_dz, n, dw)
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)
         out = dw + i * ld_dz
