@@ -114,10 +114,14 @@ class TestKernels:
 class TestMeasurement:
     def test_the_median_leaves_out_one_slow_sample_and_the_warm_up(self):
         extra = iter([50.0, 0.0, 0.0, 0.0, 9.0, 0.0])
-        seconds = machine.median_seconds(
-            lambda repeats: 0.25 * repeats + next(extra), machine.Effort(0.3, 3)
-        )
-        assert seconds == 0.25
+        asked = []
+
+        def run(repeats):
+            asked.append(repeats)
+            return 0.25 * repeats + next(extra)
+
+        assert machine.median_seconds(run, machine.Effort(0.3, 3)) == 0.25
+        assert asked == [1, 1, 2, 2, 2, 2]  # the slow first one did not count as long enough
 
     def test_rates_are_positive(self):
         effort = machine.Effort(0.0, 1)

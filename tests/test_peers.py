@@ -270,6 +270,17 @@ def test_a_call_that_disagrees_is_named(peers: ModuleType, jobs: ModuleType) -> 
     assert len(calls.disagreement("x", [np.array([np.nan])], [np.array([1.0])])) == 1
 
 
+def test_a_peer_that_leaves_dropout_out_is_named(jobs: ModuleType) -> None:
+    calls = importlib.import_module("peer_calls")
+
+    class Without(importlib.import_module("peer_fastbackprop").FastbackpropPeer):
+        def call(self, job: Any, weights: Any) -> Any:
+            return super().call(dataclasses.replace(job, dropout=0.0), weights)
+
+    _, lines = calls.race_calls(jobs.CALL_JOBS[6], [Without()], turns=2, pause=0.0)
+    assert lines == ["fastbackprop: its loss is that without dropout"]
+
+
 def test_report(
     peers: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
