@@ -109,7 +109,7 @@ class _Bench:
     def __init__(self, output: Output, threads: int, *, quick: bool) -> None:
         self._output, self._threads, self._quick = output, threads, quick
         self._counts = sorted({1, threads})
-        self._effort = Effort(0.002, 3) if quick else Effort(0.005, 7)
+        self._effort = Effort(0.002, 3) if quick else Effort(0.005, 5)
         self._peaks: dict[tuple[str, int], float] = {}
 
     # ------------------------------------------------------------------------------- the machine
@@ -220,7 +220,7 @@ class _Bench:
 
     def _data(self, job: StandardJob) -> tuple[Array, Array]:
         """As many rows as a measurement needs: whole batches."""
-        n = max(2_000 if self._quick else 10_000, job.batch_size) // job.batch_size * job.batch_size
+        n = max(2_000 if self._quick else 5_000, job.batch_size) // job.batch_size * job.batch_size
         if job.make_rows is not None:
             return job.make_rows(n, 0)
         (X, labels), _ = load_mnist_small()
