@@ -24,6 +24,7 @@ _TRAITS = {
     "elu": _Traits(codes.ELU, default_alpha=1.0),
     "silu": _Traits(codes.SILU, needs_preactivation=True),
     "gelu": _Traits(codes.GELU, needs_preactivation=True),
+    "exp": _Traits(codes.EXP),
     "softmax": _Traits(codes.SOFTMAX),
 }
 _ALIASES = {"linear": "identity", "swish": "silu", "logistic": "sigmoid"}
@@ -49,6 +50,7 @@ class Activation(Spec):
     silu          z·σ(z)                            σ(z)·(1 + z·(1 − σ(z)))
     gelu          z·Φ(z), with Φ(z) exact:          Φ(z) + z·e^(−z²/2) / √(2π)
                   ½·(1 + erf(z / √2))
+    exp           eᶻ                                a
     softmax       eᶻ / Σ eᶻ                         only with the cross-entropy loss
     ============  ================================  ==================================
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -29,7 +30,7 @@ class Targets(NamedTuple):
 class TrainingData(NamedTuple):
     """Checked data to learn from, or to evaluate."""
 
-    X: Array
+    X: Any  # (n, n_in): an array, or CompressedRows
     targets: Targets
     weights: Array | None
 
@@ -140,7 +141,7 @@ def checked_inputs(X: object, n_in: int, *, values_in: np.dtype[Any] | None = No
     return array
 
 
-def refuse_values(X: Array, dtype: np.dtype[Any]) -> NoReturn:
+def refuse_values(X: Array | CompressedRows, dtype: np.dtype[Any]) -> NoReturn:
     """Raise the ValueError for data in which a kernel met a value that is not finite.
 
     Raises
@@ -148,8 +149,9 @@ def refuse_values(X: Array, dtype: np.dtype[Any]) -> NoReturn:
     ValueError
         Always, naming the first such value.
     """
-    _check_finite("X", X)
-    _check_range("X", X, dtype)
+    values = X.values if isinstance(X, CompressedRows) else X
+    _check_finite("X", values)
+    _check_range("X", values, dtype)
     raise ValueError(
         f"X has values that are not finite in {dtype} after Rescaling. Choose another scale."
     )
@@ -167,8 +169,45 @@ def _shape_advice(array: Array, n_in: int) -> str:
     return f"The network was built for {n_in} features."
 
 
-def input_fields(X: Array) -> dict[str, int]:
+@dataclass(frozen=True)
+class CompressedRows:
+    """Rows of which only some elements are stored (CSR); the others are 0.
+
+    Attributes
+    ----------
+    values : ndarray
+        The stored elements, row by row, of a type that the kernels read.
+    columns : ndarray of int64
+        The column of each.
+    starts : ndarray of int64, (n + 1,)
+        Where each row begins among them.
+    """
+
+    values: Array
+    columns: Array
+    starts: Array
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, chosen: slice) -> CompressedRows:
+        first, last, step = chosen.indices(len(self))
+        if step != 1:
+            raise ValueError(f"compressed rows can only be taken one after another, got {chosen}")
+        return CompressedRows(self.values, self.columns, self.starts[first : last + 1])
+
+
+def input_arrays(X: Array | CompressedRows) -> dict[str, Array | None]:
+    """The arrays of X by the names that a job gives them."""
+    if isinstance(X, CompressedRows):
+        return {"x": X.values, "x_columns": X.columns, "x_starts": X.starts}
+    return {"x": X}
+
+
+def input_fields(X: Array | CompressedRows) -> dict[str, int]:
     """The fields of a job that describe X."""
+    if isinstance(X, CompressedRows):
+        return {"x_kind": _KINDS[X.values.dtype], "x_size": X.values.itemsize, "n": len(X)}
     return {
         "x_kind": _KINDS[X.dtype],
         "x_size": X.itemsize,
@@ -215,6 +254,8 @@ def checked_targets(y: object, n: int, n_out: int, loss: Loss, dtype: np.dtype[A
         _check_probabilities(array, sums=loss.name == "cross_entropy")
         score = SCORE_LARGEST if loss.name == "cross_entropy" else SCORE_THRESHOLD
     else:
+        if loss.name == "poisson":
+            _check_counts(array)
         score = SCORE_LARGEST if n_out > 1 and _is_one_hot(values) else SCORE_NONE
     return Targets(None, values, score)
 
@@ -237,6 +278,16 @@ def _checked_labels(array: Array, n_out: int) -> Array:
             f"be from 0 to {n_out - 1}.{hint}"
         )
     return np.ascontiguousarray(labels)
+
+
+def _check_counts(array: Array) -> None:
+    negative = np.argwhere(array < 0)
+    if len(negative):
+        place = tuple(map(int, negative[0]))
+        raise ValueError(
+            f"y[{', '.join(map(str, place))}] is {array[place]}; the loss 'poisson' expects "
+            "targets of at least 0, such as counts."
+        )
 
 
 def _check_probabilities(array: Array, *, sums: bool) -> None:

@@ -9,7 +9,14 @@ import numpy as np
 
 from fastbackprop._kernels.passes import BLOCK_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
-from fastbackprop.data import Targets, TrainingData, input_fields, refuse_values
+from fastbackprop.data import (
+    CompressedRows,
+    Targets,
+    TrainingData,
+    input_arrays,
+    input_fields,
+    refuse_values,
+)
 from fastbackprop.division import call_threads
 from fastbackprop.job import Job, compile_kernels
 from fastbackprop.metrics import Metric
@@ -37,12 +44,13 @@ class Gradients(NamedTuple):
     inputs: Array | None  # (n, n_in)
 
 
-def _run_over_rows(job: Job, state: State, X: Array, threads: int | None) -> None:
+def _run_over_rows(job: Job, state: State, X: Array | CompressedRows, threads: int | None) -> None:
     """Run an evaluation job over all rows of X."""
     n = len(X)
     flops = state.plan.flops(n)
     blocks = -(-n // BLOCK_ROWS)
-    count = min(call_threads(threads, state.plan, n), blocks)
+    # A row forward is a third of the work of one in a training step, by which threads are chosen.
+    count = min(call_threads(threads, state.plan, -(-n // 3)), blocks)
     job.reserve(state.plan, min(n, BLOCK_ROWS), count, shared=False)
     job.set(evaluates=1, first=0, last=n)
     with Team(count, background=flops > BACKGROUND_FLOPS) as team:
@@ -80,9 +88,13 @@ def _few(row_bytes: int) -> int:
     return min(BLOCK_ROWS, _STAGED_BYTES // row_bytes)
 
 
-def outputs(state: State, X: Array, threads: int | None = None) -> Array:
+def outputs(state: State, X: Array | CompressedRows, threads: int | None = None) -> Array:
     """The network's outputs, (n, n_out)."""
-    if len(X) <= _few(X.shape[1] * X.itemsize) and state.plan.flops(len(X)) < BACKGROUND_FLOPS:
+    if (
+        not isinstance(X, CompressedRows)
+        and len(X) <= _few(X.shape[1] * X.itemsize)
+        and state.plan.flops(len(X)) < BACKGROUND_FLOPS
+    ):
         # Taken and put back by single operations of a list: another thread has a call of its own.
         idle = state.idle.setdefault(X.dtype, [])
         try:
@@ -95,7 +107,7 @@ def outputs(state: State, X: Array, threads: int | None = None) -> Array:
             idle.append(call)
     result = np.empty((len(X), state.plan.n_out), state.plan.dtype)
     job = Job(state.plan, state.params)
-    job.point(x=X, outputs=result)
+    job.point(outputs=result, **input_arrays(X))
     job.set(**input_fields(X))
     _run_over_rows(job, state, X, threads)
     return result

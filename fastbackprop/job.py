@@ -43,7 +43,7 @@ class Job:
         self.set(
             n_layers=len(plan.stages),
             loss=plan.loss.code,
-            loss_delta=plan.loss.delta,
+            loss_parameter=plan.loss.parameter,
             x_scale=plan.rescaling.scale,
             x_offset=plan.rescaling.offset,
             threads=1,

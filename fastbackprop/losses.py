@@ -6,7 +6,14 @@ from typing import Any
 
 from fastbackprop._kernels import codes
 from fastbackprop.activations import Activation
-from fastbackprop.specs import POSITIVE, Spec, checked_number, known_name, spec_from_config
+from fastbackprop.specs import (
+    OPEN_FRACTION,
+    POSITIVE,
+    Spec,
+    checked_number,
+    known_name,
+    spec_from_config,
+)
 
 _CODES = {
     "quadratic": codes.QUADRATIC,
@@ -15,9 +22,14 @@ _CODES = {
     "huber": codes.HUBER,
     "cross_entropy": codes.CROSS_ENTROPY,
     "binary_cross_entropy": codes.BINARY_CROSS_ENTROPY,
+    "poisson": codes.POISSON,
+    "quantile": codes.QUANTILE,
 }
 # The one output activation of each loss that is computed from the logits.
-_FUSED_OUTPUT = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+_FUSED_OUTPUT = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "poisson": "exp"}
+
+# The one number that a loss may take, and what it is unless given.
+_PARAMETERS = {"huber": ("delta", 1.0), "quantile": ("quantile", 0.5)}
 
 NAMES = tuple(_CODES)
 """The names of all losses."""
@@ -40,12 +52,15 @@ class Loss(Spec):
     cross_entropy         −Σⱼ yᵢⱼ ln aᵢⱼ, with a = softmax(z)
     binary_cross_entropy  −(1/m) Σⱼ [yᵢⱼ ln aᵢⱼ + (1 − yᵢⱼ) ln(1 − aᵢⱼ)],
                           with a = σ(z)
+    poisson               (1/m) Σⱼ [aᵢⱼ − yᵢⱼ + yᵢⱼ ln(yᵢⱼ / aᵢⱼ)], with a = eᶻ and y ≥ 0:
+                          half the Poisson deviance
+    quantile              (1/m) Σⱼ max(q·(yᵢⱼ − aᵢⱼ), (q − 1)·(yᵢⱼ − aᵢⱼ))
     ====================  ======================================================
 
-    The last two are computed from the logits z, so they never take the logarithm of a rounded
-    zero. With a weight wᵢ ≥ 0 for each row, L = Σᵢ wᵢ ℓᵢ / Σᵢ wᵢ: weight 0 is the same as
-    leaving the row out, weight 2 the same as repeating it. If the weights of a batch add up
-    to 0, its loss and its gradients are 0.
+    The cross-entropies and poisson are computed from the logits z, so they never take the
+    logarithm of a rounded zero. With a weight wᵢ ≥ 0 for each row, L = Σᵢ wᵢ ℓᵢ / Σᵢ wᵢ: weight 0
+    is the same as leaving the row out, weight 2 the same as repeating it. If the weights of a
+    batch add up to 0, its loss and its gradients are 0.
 
     Parameters
     ----------
@@ -54,18 +69,23 @@ class Loss(Spec):
     delta : float, default 1.0
         δ of huber, where it turns from a parabola into a line; in the unit of the targets.
         No other loss takes it.
+    quantile : float, default 0.5
+        q of quantile, between 0 and 1: the share of targets that should be below the output. No
+        other loss takes it.
 
     Raises
     ------
     TypeError
-        If `name` is not a string, or `delta` not a number.
+        If `name` is not a string, or `delta` or `quantile` not a number.
     ValueError
-        If `name` is unknown, `delta` is not positive, or the loss takes none.
+        If `name` is unknown, `delta` is not positive, `quantile` is not between 0 and 1, or the
+        loss takes none.
 
     References
     ----------
     Quadratic cost: Nielsen, "Neural Networks and Deep Learning" (2015), chapter 1, eq. 6.
     Huber: P. J. Huber, Annals of Mathematical Statistics 35 (1964), section 1.
+    Quantile: Koenker and Bassett, Econometrica 46 (1978), eq. 3.2, over m.
 
     Examples
     --------
@@ -77,13 +97,19 @@ class Loss(Spec):
 
     name: str
     delta: float = 1.0
+    quantile: float = 0.5
 
     def __post_init__(self) -> None:
         name = known_name("loss", self.name, NAMES)
         delta = checked_number("delta", self.delta, POSITIVE)
-        if name != "huber" and delta != 1.0:
-            raise ValueError(f"loss {name!r} takes no delta, got {self.delta!r}; use 'huber'")
-        self._set(name=name, delta=delta)
+        quantile = checked_number("quantile", self.quantile, OPEN_FRACTION)
+        for owner, (parameter, default) in _PARAMETERS.items():
+            given = getattr(self, parameter)
+            if name != owner and given != default:
+                raise ValueError(
+                    f"loss {name!r} takes no {parameter}, got {given!r}; use {owner!r}"
+                )
+        self._set(name=name, delta=delta, quantile=quantile)
 
     @property
     def code(self) -> int:
@@ -96,9 +122,16 @@ class Loss(Spec):
         return self.name in _FUSED_OUTPUT
 
     @property
+    def parameter(self) -> float:
+        """The number in its formula: δ of huber, q of quantile; 0 for the others."""
+        if self.name not in _PARAMETERS:
+            return 0.0
+        return float(getattr(self, _PARAMETERS[self.name][0]))
+
+    @property
     def is_classification(self) -> bool:
         """Whether its outputs are probabilities of classes."""
-        return self.name in _FUSED_OUTPUT
+        return self.name in ("cross_entropy", "binary_cross_entropy")
 
     def default_output(self, hidden: Activation | None = None) -> Activation:
         """Return the activation of the last layer when the user gives none.
@@ -111,8 +144,8 @@ class Loss(Spec):
         Returns
         -------
         Activation
-            softmax for cross_entropy, sigmoid for binary_cross_entropy, `hidden` (or else
-            identity) for quadratic, identity for the rest.
+            softmax for cross_entropy, sigmoid for binary_cross_entropy, exp for poisson, `hidden`
+            (or else identity) for quadratic, identity for the rest.
 
         Examples
         --------
@@ -135,7 +168,7 @@ class Loss(Spec):
         ------
         ValueError
             If the loss needs another one: cross_entropy needs softmax, which fits no other
-            loss, and binary_cross_entropy needs sigmoid.
+            loss, binary_cross_entropy needs sigmoid, and poisson needs exp.
 
         Examples
         --------

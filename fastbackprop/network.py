@@ -49,11 +49,12 @@ class Network:
     activation : str or Activation, default "sigmoid"
         Of the hidden layers, where sizes are given.
     loss : str or Loss, default "quadratic"
-        What training makes small: quadratic, mse, mae, huber, cross_entropy or
-        binary_cross_entropy.
+        What training makes small: quadratic, mse, mae, huber, quantile, poisson,
+        cross_entropy or binary_cross_entropy.
     output_activation : str or Activation, optional
         Of the last layer. Unless given it follows from the loss: for quadratic the hidden one, for
-        mse, mae and huber none, for cross_entropy softmax, for binary_cross_entropy sigmoid.
+        mse, mae, huber and quantile none, for poisson exp, for cross_entropy softmax, for
+        binary_cross_entropy sigmoid.
     init : str or Initializer, optional
         How weights are drawn, where sizes are given; chosen by the activation unless given.
     random_state : int, numpy.random.Generator or None, default None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastbackprop._kernels import codes
-from fastbackprop.data import TrainingData, input_fields, refuse_values
+from fastbackprop.data import TrainingData, input_arrays, input_fields, refuse_values
 from fastbackprop.division import call_threads
 from fastbackprop.job import Job
 from fastbackprop.plan import Array, aligned_zeros
@@ -38,7 +38,7 @@ def data_job(state: State, data: TrainingData) -> Job:
 def point_at(job: Job, data: TrainingData) -> None:
     """Let a job read this data."""
     X, targets, weights = data
-    job.point(x=X, labels=targets.labels, targets=targets.values, weights=weights)
+    job.point(labels=targets.labels, targets=targets.values, weights=weights, **input_arrays(X))
     job.set(score=targets.score, **input_fields(X))
 
 

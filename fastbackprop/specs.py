@@ -183,6 +183,7 @@ FINITE = Range("a finite number", lambda value: True)
 POSITIVE = Range("a positive number", lambda value: value > 0)
 NON_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 BELOW_ONE = Range("a number in [0, 1)", lambda value: 0 <= value < 1)
+OPEN_FRACTION = Range("a number between 0 and 1", lambda value: 0 < value < 1)
 FRACTION = Range("a number in [0, 1]", lambda value: 0 <= value <= 1)
 
 

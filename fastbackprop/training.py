@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastbackprop.network import Network
 
 # An epoch longer than this runs beside the caller's thread, which stays free for Ctrl-C.
-_BACKGROUND_FLOPS = 1_000_000_000
+BACKGROUND_FLOPS = 1_000_000_000
 
 _SUMS = ("step_loss", "step_score", "step_weight")
 
@@ -89,7 +89,7 @@ class Epochs:
         self._state, self._source, self._recipe = state, source, recipe
         batch, steps = source.batch, source.steps
         threads = training_threads(recipe.threads, state.plan, batch)
-        background = state.plan.flops(batch) * steps > _BACKGROUND_FLOPS
+        background = state.plan.flops(batch) * steps > BACKGROUND_FLOPS
         self.team = Team(threads, background=background)
         # A schedule that gives no rate is refused while nothing has changed.
         state.rates(recipe.optimizer, steps)
@@ -262,7 +262,7 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     job.point(rates=learning_rates, **sums)
     job.set(batch=n, first=0, last=1, steps_before=first, epoch=-1 - first)
     before = state.params.copy()
-    with Team(threads, background=flops > _BACKGROUND_FLOPS) as team:
+    with Team(threads, background=flops > BACKGROUND_FLOPS) as team:
         team.run(job)
     if job.met_bad_row:  # in which case the step has not changed anything
         state.restore(former)

@@ -25,8 +25,17 @@ ELEMENTWISE = (
     "gelu",
 )
 KINKED = ("relu", "leaky_relu")
-LOSSES = ("quadratic", "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy")
-OUTPUTS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+LOSSES = (
+    "quadratic",
+    "mse",
+    "mae",
+    "huber",
+    "cross_entropy",
+    "binary_cross_entropy",
+    "poisson",
+    "quantile",
+)
+OUTPUTS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "poisson": "exp"}
 
 
 def reference_of(net):
@@ -44,7 +53,7 @@ def reference_of(net):
     first = net.layers[0]
     rescaling = first if isinstance(first, fb.Rescaling) else fb.Rescaling(1.0)
     return reference.ReferenceNetwork(
-        described, loss.name, loss.delta, rescaling.scale, rescaling.offset
+        described, loss.name, loss.parameter, rescaling.scale, rescaling.offset
     )
 
 
@@ -86,11 +95,13 @@ def make_targets(rng, loss, n, n_out):
         return rng.dirichlet(np.ones(n_out), n)
     if loss == "binary_cross_entropy":
         return rng.random((n, n_out))
+    if loss == "poisson":
+        return rng.poisson(2.0, (n, n_out)).astype(np.float64)
     return rng.standard_normal((n, n_out))
 
 
 def is_near_kink(net, X, y, margin=1e-5):
-    """Whether rounding may decide the side of a kink: of relu, leaky_relu, mae or a flat huber."""
+    """Whether rounding may decide the side of a kink: of a relu, mae, quantile or a flat huber."""
     twin = reference_of(net)
     _, preactivations = twin.trace(X)
     kinks = [
@@ -98,7 +109,7 @@ def is_near_kink(net, X, y, margin=1e-5):
         for layer, z in zip(twin.dense, preactivations, strict=True)
         if layer["activation"] in KINKED
     ]
-    if twin.loss_name == "mae":
+    if twin.loss_name in ("mae", "quantile"):
         kinks.append(np.abs(twin.forward(X) - reference.as_targets(y, net.sizes[-1])).min())
     return min(kinks, default=1.0) < margin
 

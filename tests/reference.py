@@ -48,6 +48,8 @@ def activation(name, z, alpha=None):
         return z * sigmoid(z)
     if name == "gelu":
         return z * _normal_cdf(z)
+    if name == "exp":
+        return np.exp(z)
     if name == "softmax":
         return softmax(z)
     raise ValueError(name)
@@ -74,6 +76,8 @@ def activation_derivative(name, z, alpha=None):
         return sigmoid(z) * (1 + z * sigmoid(-z))
     if name == "gelu":
         return _normal_cdf(z) + z * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    if name == "exp":
+        return np.exp(z)
     raise ValueError(name)
 
 
@@ -96,7 +100,7 @@ def as_targets(y, n_out):
 
 
 def row_losses(name, outputs, target, delta=1.0):
-    """ℓᵢ of each row, (n,); `outputs` are the logits for the two cross-entropies."""
+    """ℓᵢ of each row, (n,); `outputs` are the logits for fused losses; `delta` is q of quantile."""
     outputs = np.asarray(outputs, np.float64)
     y = as_targets(target, outputs.shape[1])
     r = outputs - y
@@ -113,6 +117,11 @@ def row_losses(name, outputs, target, delta=1.0):
         return log_sum_exp(outputs) * y.sum(axis=1) - (y * outputs).sum(axis=1)
     if name == "binary_cross_entropy":
         return (activation("softplus", outputs) - y * outputs).mean(axis=1)
+    if name == "poisson":
+        entropy = y * np.log(np.where(y > 0, y, 1)) - y
+        return (np.exp(outputs) - y * outputs + entropy).mean(axis=1)
+    if name == "quantile":
+        return np.maximum((1 - delta) * r, -delta * r).mean(axis=1)
     raise ValueError(name)
 
 
@@ -148,6 +157,10 @@ def loss_gradient(name, outputs, target, weights=None, delta=1.0):
         d = softmax(outputs) * y.sum(axis=1, keepdims=True) - y
     elif name == "binary_cross_entropy":
         d = (sigmoid(outputs) - y) / m
+    elif name == "poisson":
+        d = (np.exp(outputs) - y) / m
+    elif name == "quantile":
+        d = ((r > 0) * (1 - delta) - (r < 0) * delta) / m
     else:
         raise ValueError(name)
     return row_shares(n, weights)[:, None] * d
@@ -163,7 +176,11 @@ class ReferenceNetwork:
         what Dropout multiplies by, so 0 or 1 / (1 − rate).
     """
 
-    FUSED = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}  # noqa: RUF012
+    FUSED = {  # noqa: RUF012
+        "cross_entropy": "softmax",
+        "binary_cross_entropy": "sigmoid",
+        "poisson": "exp",
+    }
 
     def __init__(self, dense, loss="quadratic", delta=1.0, scale=1.0, offset=0.0):
         self.dense = [

@@ -118,6 +118,45 @@ def test_rescaling_gives_the_same_bits_for_any_strides(dtype, source_type, tmp_p
 
 
 @each_dtype
+@pytest.mark.parametrize("source_type", [np.float32, np.float64])
+def test_compressed_rows(dtype, source_type):
+    """Only some elements are stored, in any order; those of one column are added up."""
+    L = lanes_of(dtype)
+    values = np.array([1.5, -2.0, 4.0, 0.5, 8.0], source_type)
+    for n_in in (1, L, 2 * L + 3):
+        columns = np.array([n_in - 1, 0, n_in // 2, n_in // 2, 0])
+        starts = np.array([0, 2, 2, 5])
+        x = np.zeros((3, n_in))
+        np.add.at(x, ([0, 0, 2, 2, 2], columns), values)
+        for order in (None, np.array([2, 0, 1, 2])):
+            rows = x if order is None else x[order]
+            actual = gather_compressed(values, columns, starts, n_in, dtype, order)
+            np.testing.assert_array_equal(actual, rows)
+            scaled = gather_compressed(values, columns, starts, n_in, dtype, order, 0.5, -1.0)
+            np.testing.assert_array_equal(scaled, rows * 0.5 - 1.0)
+        gather_compressed(values * np.nan, columns, starts, n_in, dtype)
+
+
+def gather_compressed(values, columns, starts, n_in, dtype, order=None, scale=1.0, offset=0.0):
+    """All rows, (n, n_in), by a call for the first columns and one for the others."""
+    job = np.zeros(1, JOB)
+    job["x"], job["x_columns"], job["x_starts"] = map(address, (values, columns, starts))
+    job["x_kind"], job["x_size"] = SOURCE_TYPES.index(values.dtype.type), values.itemsize
+    job["x_scale"], job["x_offset"] = scale, offset
+    job["order"] = address(order)
+    n = len(starts) - 1 if order is None else len(order)
+    ld = whole_vectors(n_in + 1, dtype)
+    middle = n_in // 2 // lanes_of(dtype) * lanes_of(dtype)
+    with Memory(dtype) as memory:
+        out = memory.empty(n + 1, ld)
+        for left, right in ((middle, n_in), (0, middle)):
+            finite = _gather_rows(address(out), ld, left, right, address(job), 0, n, 0, dtype(0))
+            assert finite == np.isfinite(out[:n, left:right]).all()
+        assert np.isnan(out[n]).all(), "written beyond the last row"
+        return out[:n, :n_in].copy()
+
+
+@each_dtype
 def test_order_and_begin(dtype):
     x = np.random.default_rng(0).normal(size=(20, 7))
     order = np.random.default_rng(1).permutation(20)

@@ -34,7 +34,7 @@ def chain(number, activation, loss, n_layers, bias, dropout):
         if dropout and i % 2 == number % 2:
             layers.append(fb.Dropout(0.3))
         last = i == n_layers - 1
-        function = None if last and loss.endswith("entropy") else activation
+        function = None if last and fb.Loss(loss).fused else activation
         layers.append(fb.Dense(n_in, n_out, function, bias=bias or (last and number % 3 == 0)))
     return layers
 
@@ -57,7 +57,7 @@ def test_every_kind_of_network_passes(activation, loss, dtype):
         )
         report.raise_for_failure()
         assert count(report, "inconclusive") == 0
-        if activation not in KINKED and loss != "mae":
+        if activation not in KINKED and loss not in ("mae", "quantile"):
             assert count(report, "pass") == len(report.entries)
             assert report.worst(1)[0].relative_error < 1e-7
         names = [comparison.what for comparison in report.comparisons]

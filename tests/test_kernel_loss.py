@@ -22,8 +22,8 @@ from fastbackprop._kernels.records import (
 )
 from fastbackprop._kernels.simd import pointer
 
-POINTWISE = ["quadratic", "mse", "mae", "huber"]
-FUSED = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+POINTWISE = ["quadratic", "mse", "mae", "huber", "quantile"]
+FUSED = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "poisson": "exp"}
 # With each loss one activation whose derivative is told from a, and one that needs z.
 PAIRS = [
     *[(loss, name) for loss in POINTWISE for name in ("identity", "sigmoid", "gelu")],
@@ -31,7 +31,7 @@ PAIRS = [
     *FUSED.items(),
 ]
 ALPHA = {"leaky_relu": 0.2, "elu": 0.7}
-DELTA = 0.6
+DELTA = 0.6  # of huber; q of quantile
 
 
 @jit
@@ -64,7 +64,7 @@ def run(loss, activation, z, a, t, weights=None, score=SCORE_NONE):
     weights = np.ones(n) if weights is None else weights
     job, layer = np.zeros(1, JOB), np.zeros(1, LAYER)
     job["loss"] = LINEAR if loss == "linear" else getattr(codes, loss.upper())
-    job["loss_delta"], job["score"] = DELTA, score
+    job["loss_parameter"], job["score"] = DELTA, score
     layer["n_out"], layer["activation"] = n_out, getattr(codes, activation.upper())
     layer["alpha"] = ALPHA.get(activation, 0.0)
     ld = whole_vectors(n_out + 1, dtype)
@@ -111,6 +111,9 @@ def example(loss, activation, n, n_out, dtype, seed=0):
     elif loss == "binary_cross_entropy":
         t = rng.uniform(size=(n, n_out))
         t[0] = np.arange(n_out) % 2
+    elif loss == "poisson":
+        t = rng.uniform(0, 3, (n, n_out))
+        t[0] = np.arange(n_out) % 2
     else:
         t = rng.normal(size=(n, n_out))
         t[0] = a[0]  # the kink of mae, the middle of huber
@@ -138,12 +141,16 @@ def test_value_and_gradient(loss, activation, dtype):
             losses, dz = expected_of(loss, activation, z, a, t, weights)
             # The terms of a sum and the logits before their difference are rounded to eps.
             reach = np.abs(losses) + np.abs(z).max() + 1
+            if loss == "poisson":
+                reach = reach + 3 * np.abs(z).max() + np.abs(a).max()
             w = np.ones(n) if weights is None else weights
             assert np.all(np.abs(result.losses - w * losses) <= (n_out + 8) * eps * reach * w)
             shares = (w / w.sum())[:, None] * (
                 1 if loss in {"quadratic", "cross_entropy"} else 1 / n_out
             )
-            residual = 1 if loss in FUSED else np.maximum(np.abs(a - t), 1)
+            residual = np.maximum(np.abs(a - t), 1)
+            if loss == "poisson":
+                residual = np.maximum(a, t) + 1
             assert np.all(np.abs(result.dz - dz) <= 16 * eps * shares * residual)
 
 
@@ -154,6 +161,23 @@ def test_huber_at_the_ends_of_its_middle(dtype):
     result = run("huber", "identity", d, d, zeros)
     np.testing.assert_allclose(result.losses, reference.row_losses("huber", d, zeros, DELTA), 1e-6)
     np.testing.assert_array_equal(result.dz * 5, np.clip(d, -dtype(DELTA), dtype(DELTA)))
+
+
+@each_dtype
+def test_poisson_of_no_counts(dtype):
+    """0 · ln 0 is 0, and a rate of 0 is right for a count of 0."""
+    z = np.array([[-np.inf, 0.0, 1.0]], dtype)
+    result = run("poisson", "exp", z, np.exp(z), np.zeros_like(z))
+    np.testing.assert_allclose(result.losses, [(1 + np.e) / 3], rtol=1e-6)
+    np.testing.assert_allclose(result.dz * 3, [[0, 1, np.e]], rtol=1e-6)
+
+
+@each_dtype
+def test_quantile_has_no_slope_at_zero(dtype):
+    a, t = np.array([[1.0, -2.0, 3.0]], dtype), np.array([[1.0, -1.0, 1.0]], dtype)
+    result = run("quantile", "identity", a, a, t)
+    np.testing.assert_allclose(result.dz * 3, [[0, -0.6, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(result.losses, [(0.6 + 0.8) / 3], rtol=1e-6)
 
 
 @each_dtype

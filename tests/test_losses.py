@@ -16,7 +16,11 @@ def test_code(name):
 @pytest.mark.parametrize("hidden", [None, Activation("sigmoid"), Activation("relu")])
 @pytest.mark.parametrize("name", losses.NAMES)
 def test_default_output(name, hidden):
-    expected = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}.get(name, "identity")
+    expected = {
+        "cross_entropy": "softmax",
+        "binary_cross_entropy": "sigmoid",
+        "poisson": "exp",
+    }.get(name, "identity")
     if name == "quadratic" and hidden is not None:
         expected = hidden.name
     output = Loss(name).default_output(hidden)
@@ -30,6 +34,7 @@ def test_check_output(name, output):
     fits = {
         "cross_entropy": output == "softmax",
         "binary_cross_entropy": output == "sigmoid",
+        "poisson": output == "exp",
     }.get(name, output != "softmax")
     if fits:
         Loss(name).check_output(Activation(output))
@@ -40,7 +45,7 @@ def test_check_output(name, output):
 
 def test_the_cross_entropies_are_fused_classifications():
     cross_entropies = ["cross_entropy", "binary_cross_entropy"]
-    assert [n for n in losses.NAMES if Loss(n).fused] == cross_entropies
+    assert [n for n in losses.NAMES if Loss(n).fused] == [*cross_entropies, "poisson"]
     assert [n for n in losses.NAMES if Loss(n).is_classification] == cross_entropies
 
 
@@ -53,6 +58,19 @@ def test_delta():
         Loss("huber", delta="1")
     with pytest.raises(ValueError, match=r"'mse' takes no delta, got 2\.0; use 'huber'"):
         Loss("mse", delta=2.0)
+
+
+def test_quantile():
+    assert Loss("quantile").parameter == 0.5
+    assert Loss("quantile", quantile=0.9).parameter == 0.9
+    assert Loss("huber", 2).parameter == 2
+    for wrong in (0, 1, -0.1):
+        with pytest.raises(
+            ValueError, match=f"quantile must be a number between 0 and 1, got {wrong}"
+        ):
+            Loss("quantile", quantile=wrong)
+    with pytest.raises(ValueError, match=r"'mse' takes no quantile, got 0\.9; use 'quantile'"):
+        Loss("mse", quantile=0.9)
 
 
 def test_get():

@@ -64,6 +64,7 @@ def test_output_of_a_dense_without_activation(loss):
     expected = {
         "cross_entropy": odds / odds.sum(axis=1, keepdims=True),
         "binary_cross_entropy": odds / (1 + odds),
+        "poisson": odds,
     }.get(loss, logits)
     assert_close(net.predict(x), expected, 1e-14)
 

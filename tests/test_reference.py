@@ -20,7 +20,10 @@ ELEMENTWISE = [
     ("silu", None),
     ("gelu", None),
 ]
-LOSSES = ["quadratic", "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy"]
+LOSSES = [
+    *("quadratic", "mse", "mae", "huber", "quantile"),
+    *("cross_entropy", "binary_cross_entropy", "poisson"),
+]
 DELTA = 0.7
 
 
@@ -105,6 +108,8 @@ def batch(loss, n=5, m=3, seed=0):
         return outputs, rng.dirichlet(np.ones(m), size=n)
     if loss == "binary_cross_entropy":
         return outputs, rng.uniform(size=(n, m))
+    if loss == "poisson":
+        return outputs, rng.uniform(0, 3, size=(n, m))
     return outputs, rng.normal(size=(n, m))
 
 
@@ -177,6 +182,12 @@ def test_losses_are_those_of_pytorch(loss):
         "huber": lambda a, y: functional.huber_loss(a, y, delta=DELTA),
         "cross_entropy": functional.cross_entropy,
         "binary_cross_entropy": functional.binary_cross_entropy_with_logits,
+        "poisson": lambda z, y: (
+            functional.poisson_nll_loss(z, y) + (torch.special.xlogy(y, y) - y).mean()
+        ),
+        "quantile": lambda a, y: torch.where(
+            a == y, 0 * a, torch.maximum((1 - DELTA) * (a - y), DELTA * (y - a))
+        ).mean(),
     }[loss]
     outputs, target = batch(loss)
     outputs[0] = target[0]  # where the absolute value has its kink
@@ -190,7 +201,7 @@ def test_losses_are_those_of_pytorch(loss):
     np.testing.assert_allclose(ours, a.grad.numpy(), rtol=1e-12, atol=1e-16)
 
 
-OUTPUT = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "quadratic": "sigmoid"}
+OUTPUT = {**reference.ReferenceNetwork.FUSED, "quadratic": "sigmoid"}
 
 
 def network(loss, seed=0, hidden=("silu", "elu")):

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 from comparison import (
+    LOSSES,
     assert_close,
     bits,
     dropout_masks,
@@ -120,9 +121,7 @@ def test_schedules(optimizer, schedule):
 
 
 @pytest.mark.parametrize("optimizer", [OPTIMIZERS[4], OPTIMIZERS[5], OPTIMIZERS[12]], ids=str)
-@pytest.mark.parametrize(
-    "loss", ["quadratic", "mse", "mae", "huber", "cross_entropy", "binary_cross_entropy"]
-)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_sample_weights_and_losses(loss, optimizer):
     net, X, y = problem(loss, "silu")
     weights = np.random.default_rng(2).random(N)

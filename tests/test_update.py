@@ -154,6 +154,46 @@ def test_clipping_scales_by_the_norm_that_it_is_told(dtype):
             )
 
 
+@jit
+def _penalize(g, w, ld, rows, n, penalty, squares, portion, like):
+    squares = pointer(squares, np.float64(0))
+    kernels.penalize_rows(
+        pointer(g, like), pointer(w, like), ld, rows, n, penalty, squares, portion
+    )
+
+
+@each_dtype
+def test_the_penalty_adds_its_gradient_and_its_squares(dtype):
+    rng, L = np.random.default_rng(0), lanes_of(dtype)
+    for rows, n in [(0, 3), (1, 1), (3, L), (4, 2 * L + 1)]:
+        w, g = (rng.normal(size=(rows, n)).astype(dtype) for _ in range(2))
+        ld = whole_vectors(n, dtype) + 2
+        with Memory(dtype) as memory:
+            own_w, own_g = memory.copy(w, ld), memory.copy(g, ld)
+            own_w[:, n:] = 0
+            squares = memory.empty(rows, dtype=np.float64)
+            squares[:] = 2
+            places = address(own_g), address(own_w), ld, rows, n
+            _penalize(*places, 0.25, address(squares), 3.0, dtype(0))
+            eps = np.finfo(dtype).eps
+            np.testing.assert_allclose(own_g[:, :n], g + 0.25 * w, rtol=0, atol=4 * eps)
+            np.testing.assert_allclose(squares, 2 + 3 * (w**2).sum(axis=1), rtol=8 * eps * n)
+
+
+@each_dtype
+def test_adam_may_add_epsilon_before_the_correction(dtype):
+    """As at the end of section 2 of Kingma and Ba (2015): ε is divided by √(1 - β₂ᵗ) then."""
+    w, g = np.zeros((1, 3), dtype), np.array([[1e-3, 1.0, 0.0]], dtype)
+    ours = optimizers.Adam(0.1, eps=1e-3)
+    with Memory(dtype) as memory:
+        trained = Trained(memory, ours, w, [0.1])
+        trained.job["eps_uncorrected"] = 1
+        trained.step(0, g)
+        eps = 1e-3 / np.sqrt(1 - 0.999)
+        expected = -0.1 * g / (np.abs(g) + eps)
+        np.testing.assert_allclose(trained.w[:, :3], expected, rtol=1e-5)
+
+
 def test_only_a_bare_gradient_step_is_plain():
     def is_plain(optimizer, norm=0.0):
         with Memory(np.float64) as memory:

@@ -7,6 +7,7 @@ import numpy as np
 from fastbackprop._kernels import vmath
 from fastbackprop._kernels.codes import (
     ELU,
+    EXP,
     GELU,
     LEAKY_RELU,
     RELU,
@@ -112,6 +113,16 @@ def _gelu_slope(a, z, alpha):
 
 
 @kernel
+def _exp(z, alpha):
+    return vmath.exp(z)
+
+
+@kernel
+def _exp_slope(a, z, alpha):
+    return a
+
+
+@kernel
 def _apply(f, a, z, ld, first, last, n, alpha):
     for i in range(first, last):
         for j in range(i * ld, i * ld + n, lanes(a)):
@@ -149,6 +160,8 @@ def activation_forward(a, z, ld, first, last, n, code, alpha):
         _apply(_silu, a, z, ld, first, last, n, alpha)
     elif code == GELU:
         _apply(_gelu, a, z, ld, first, last, n, alpha)
+    elif code == EXP:
+        _apply(_exp, a, z, ld, first, last, n, alpha)
 
 
 @kernel
@@ -174,6 +187,8 @@ def activation_backward(dz, ld_dz, a, z, ld, first, last, n, code, alpha):
         _apply_slope(_silu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
     elif code == GELU:
         _apply_slope(_gelu_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
+    elif code == EXP:
+        _apply_slope(_exp_slope, dz, ld_dz, a, z, ld, first, last, n, alpha)
 
 
 @kernel

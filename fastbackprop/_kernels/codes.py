@@ -15,6 +15,7 @@ ELU = 6
 SILU = 7
 GELU = 8
 SOFTMAX = 9  # an output only
+EXP = 10
 
 # Losses.
 QUADRATIC = 0
@@ -23,6 +24,8 @@ MAE = 2
 HUBER = 3
 CROSS_ENTROPY = 4
 BINARY_CROSS_ENTROPY = 5
+POISSON = 6
+QUANTILE = 7
 
 # What becomes of a gradient: there is none, it is kept, or an optimizer takes it.
 NONE = -1

@@ -10,6 +10,8 @@ One thread alone does the same, so that the bits are the same.
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastbackprop._kernels.activation import (
     activation_backward,
     activation_forward,
@@ -29,7 +31,7 @@ from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.records import LAYER, layer_at
 from fastbackprop._kernels.simd import itemsize, lanes, load, pointer, store
 from fastbackprop._kernels.team import share
-from fastbackprop._kernels.update import is_plain, store_rows, update_rows
+from fastbackprop._kernels.update import is_plain, penalize_rows, store_rows, update_rows
 
 _LAYER_BYTES = LAYER.itemsize
 _LINE_BYTES = 64
@@ -39,6 +41,16 @@ _LINE_BYTES = 64
 def layer_of(job, index):
     """The record of layer ``index``."""
     return layer_at(job.layers + index * _LAYER_BYTES)
+
+
+@kernel
+def _first_row(job, index):
+    """The number of the first row of layer ``index`` among the rows of all layers' parameters."""
+    row = 0
+    for before in range(index):
+        layer = layer_of(job, before)
+        row += layer.n_in + layer.has_bias
+    return row
 
 
 @kernel
@@ -189,11 +201,33 @@ def input_backward(job, index, work, scratch, step, first, last, left, right):
 
 
 @kernel
-def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
+def penalize(job, index, gradients, top, rows, n, total_weight):
+    """Add the gradient of the penalty to that of rows [top, top + rows) of the weights, not of b.
+
+    It is that of a batch of ``n`` rows, whose weights add up to ``total_weight``.
+    """
+    if job.penalty == 0.0 or total_weight == 0.0:
+        return
+    layer = layer_of(job, index)
+    penalize_rows(
+        gradients,
+        pointer(job.params, gradients) + (layer.w + top * layer.ld_w),
+        layer.ld_w,
+        min(rows, layer.n_in - top),
+        layer.n_out,
+        job.penalty / total_weight,
+        pointer(job.row_squares, np.float64(0)) + (_first_row(job, index) + top),
+        n / total_weight,
+    )
+
+
+@kernel
+def weight_gradients(job, index, rule, code, work, scratch, n, total_weight, top, bottom):
     """dw = x.T @ dz and db = Σ dz (the row of ones in x.T), on rows [top, bottom) of the weights.
 
     Finished rows go to the optimizer while they are in L1, so that the gradient need not exist;
-    it is kept where ``code`` is STORE. Plain SGD adds the products to the parameters in registers.
+    it is kept where ``code`` is STORE. The gradient of the penalty is added before. Plain SGD adds
+    the products to the parameters in registers.
     """
     params, zeros = pointer(job.params, work), pointer(job.zeros, work)
     slot0, slot1 = pointer(job.slot0, work), pointer(job.slot1, work)
@@ -201,7 +235,7 @@ def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
     products = scratch + PANEL_BYTES // itemsize(work)
     layer = layer_of(job, index)
     x, dz = _input(job, index, work), work + layer.dz
-    if is_plain(code, rule):
+    if job.penalty == 0.0 and is_plain(code, rule):
         add_outer_products(
             params + (layer.w + top * layer.ld_w),
             layer.ld_w,
@@ -234,6 +268,7 @@ def weight_gradients(job, index, rule, code, work, scratch, n, top, bottom):
             n,
             scratch,
         )
+        penalize(job, index, products, i, rows, n, total_weight)
         if code == STORE:
             store_rows(gradients + place, products, layer.ld_w, rows, layer.n_out)
         else:

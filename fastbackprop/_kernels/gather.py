@@ -51,6 +51,26 @@ def _gather_row(out, source, kind, size, stride, width, scale, offset):
 
 
 @kernel
+def _gather_compressed_row(out, job, row, left, right):
+    """Columns [left, right) of a row of which only some elements are stored; the others are 0.
+
+    Returns whether all are finite. ``out`` is padded to whole vectors, and the padding is written.
+    """
+    starts = pointer(job.x_starts, np.int64(0))
+    columns = pointer(job.x_columns, np.int64(0))
+    empty = fill(load(out), job.x_offset)
+    for j in range(0, right - left, lanes(out)):
+        store(out + j, select(live_lanes(empty, j, right - left), empty, 0.0))
+    finite = True
+    for k in range(starts[row], starts[row + 1]):
+        if left <= columns[k] and columns[k] < right:
+            v = load_any(job.x + k * job.x_size, job.x_kind, out[0]) * job.x_scale
+            finite &= v - v == 0.0
+            out[columns[k] - left] += v  # a column may occur twice
+    return finite
+
+
+@kernel
 def gather_rows(out, ld_out, left, right, job, first, last, begin):
     """Rows [first, last) and columns [left, right) of ``out`` from the caller's data, rescaled.
 
@@ -63,6 +83,9 @@ def gather_rows(out, ld_out, left, right, job, first, last, begin):
     finite = True
     for i in range(first, last):
         row = order[begin + i] if job.order != 0 else begin + i
+        if job.x_starts != 0:
+            finite &= _gather_compressed_row(out + (i * ld_out + left), job, row, left, right)
+            continue
         source = job.x + row * job.x_row + left * job.x_column
         place = out + (i * ld_out + left)
         finite &= _gather_row(

@@ -11,7 +11,9 @@ from fastbackprop._kernels.codes import (
     CROSS_ENTROPY,
     HUBER,
     MAE,
+    POISSON,
     QUADRATIC,
+    QUANTILE,
     SOFTMAX,
 )
 from fastbackprop._kernels.jit import kernel
@@ -31,7 +33,7 @@ from fastbackprop._kernels.simd import (
 
 
 @kernel
-def _pointwise(code, delta, a, t):
+def _pointwise(code, parameter, a, t):
     """(ℓ(a, t), ∂ℓ/∂a) of the losses that are a sum over outputs."""
     d = a - t
     if code == QUADRATIC:
@@ -41,10 +43,14 @@ def _pointwise(code, delta, a, t):
         return absolute(d), sign
     if code == HUBER:
         size = absolute(d)
-        limit = fill(d, delta)
+        limit = fill(d, parameter)
         inner = d * d * 0.5
         outer = (size - limit * 0.5) * limit
         return select(size <= limit, inner, outer), smaller(limit, larger(-limit, d))
+    if code == QUANTILE:
+        above = fill(d, 1.0 - parameter)
+        slope = select(d > 0.0, above, select(d < 0.0, above - 1.0, 0.0))
+        return d * select(d > 0.0, above, above - 1.0), slope  # NaN passes through d
     if code == LINEAR:
         return t * a, t
     return d * d, d + d  # MSE
@@ -81,13 +87,28 @@ def _binary_cross_entropy(dz, z, t, n, scale):
 
 
 @kernel
-def _sum_over_outputs(code, delta, dz, a, t, n, scale):
+def _poisson(dz, z, t, n, scale):
+    """ℓ = Σ eᶻ - t z + t ln t - t and dz = scale · (eᶻ - t); returns ℓ."""
+    total = fill(load(z), 0.0)
+    for j in range(0, n, lanes(z)):
+        v, target = load(z + j), load(t + j)
+        live = live_lanes(v, j, n)
+        mean = vmath.exp(v)
+        # 0 · ln 0 is 0.
+        excess = select(target > 0.0, target * (vmath.log(target) - v - 1.0), 0.0)
+        total = total + select(live, mean + excess, 0.0)
+        store(dz + j, select(live, (mean - target) * scale, 0.0))
+    return sum_lanes(total)
+
+
+@kernel
+def _sum_over_outputs(code, parameter, dz, a, t, n, scale):
     """ℓ of one row, and dz = scale · ∂ℓ/∂a; returns ℓ."""
     total = fill(load(a), 0.0)
     for j in range(0, n, lanes(a)):
         v = load(a + j)
         live = live_lanes(v, j, n)
-        value, slope = _pointwise(code, delta, v, load(t + j))
+        value, slope = _pointwise(code, parameter, v, load(t + j))
         total = total + select(live, value, 0.0)
         store(dz + j, select(live, slope * scale, 0.0))
     return sum_lanes(total)
@@ -144,8 +165,11 @@ def loss_and_delta(job, layer, dz, z, a, t, weight, total_weight):
     elif code == BINARY_CROSS_ENTROPY:
         value = _binary_cross_entropy(dz, z, t, n, scale)
         outputs, half = z, 0.0
+    elif code == POISSON:
+        value = _poisson(dz, z, t, n, scale)
+        outputs = z  # in the same order
     else:
-        value = _sum_over_outputs(code, job.loss_delta, dz, a, t, n, scale)
+        value = _sum_over_outputs(code, job.loss_parameter, dz, a, t, n, scale)
         if layer.activation == SOFTMAX:
             _softmax_backward(dz, a, n, value, scale)
         else:

@@ -27,7 +27,7 @@ import math
 
 import numpy as np
 
-from fastbackprop._kernels.codes import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, NONE, STORE
+from fastbackprop._kernels.codes import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, NONE, POISSON, STORE
 from fastbackprop._kernels.dense import (
     add_gradients,
     finish_input,
@@ -36,6 +36,7 @@ from fastbackprop._kernels.dense import (
     is_split,
     layer_of,
     own_inputs,
+    penalize,
     product_forward,
     weight_gradients,
 )
@@ -216,11 +217,11 @@ def _sum_step(job, step, n, total_weight):
 
 @kernel
 def _is_fused(loss):
-    return loss in (CROSS_ENTROPY, BINARY_CROSS_ENTROPY)
+    return loss in (CROSS_ENTROPY, BINARY_CROSS_ENTROPY, POISSON)
 
 
 @kernel
-def _weights_step(job, index, step, work, scratch, n, thread):
+def _weights_step(job, index, step, work, scratch, n, total_weight, thread):
     """The gradient of this thread's own rows of layer ``index``, and the optimizer's step on them.
 
     Where the gradient is clipped by its norm, the step has to wait for all layers.
@@ -231,7 +232,8 @@ def _weights_step(job, index, step, work, scratch, n, thread):
     top, bottom = own_inputs(job, layer, work, thread)
     bottom = min(bottom, layer.n_in + layer.has_bias)
     code = STORE if job.clip_norm > 0.0 else job.update
-    weight_gradients(job, index, rule_of(job, step, 0.0), code, work, scratch, n, top, bottom)
+    rule = rule_of(job, step, 0.0)
+    weight_gradients(job, index, rule, code, work, scratch, n, total_weight, top, bottom)
 
 
 @kernel
@@ -247,7 +249,7 @@ def _backward_by_rows(job, work, scratch, step, first, last):
 
 
 @kernel
-def _update(job, work, scratch, step, thread, n, arrivals):
+def _update(job, work, scratch, step, thread, n, total_weight, arrivals):
     """The step of each layer's weights; before it, dz of the layers that are divided by inputs.
 
     Returns the count that ends the next barrier.
@@ -258,7 +260,7 @@ def _update(job, work, scratch, step, thread, n, arrivals):
             left, right = own_inputs(job, layer, work, thread)
             right = min(right, layer.n_in)
             input_backward(job, index, work, scratch, step, 0, n, left, right)
-        _weights_step(job, index, step, work, scratch, n, thread)
+        _weights_step(job, index, step, work, scratch, n, total_weight, thread)
         if 0 < index < job.by_inputs:
             arrivals = barrier(job.barrier, job.threads, arrivals)
     return arrivals
@@ -286,8 +288,11 @@ def _chunk(job, work, scratch, chunk, chunks, n, begin, total_weight):
 
 
 @kernel
-def _add_chunks(job, work, thread, chunks):
-    """The gradient, in the place of the first chunk's, of this thread's own rows of the weights."""
+def _add_chunks(job, work, thread, chunks, n, total_weight):
+    """The gradient, in the place of the first chunk's, of this thread's own rows of the weights.
+
+    With that of the penalty.
+    """
     gradients = pointer(job.gradients, work)
     for index in range(job.n_layers):
         layer = layer_of(job, index)
@@ -298,6 +303,8 @@ def _add_chunks(job, work, thread, chunks):
             for chunk in range(1, chunks):
                 total = total + load(gradients + (chunk * job.chunk_size + j))
             store(gradients + j, total)
+        place = gradients + (layer.w + top * layer.ld_w)
+        penalize(job, index, place, top, bottom - top, n, total_weight)
 
 
 @kernel
@@ -360,9 +367,9 @@ def _train(job, work, scratch, thread):
         if thread == 0:
             _sum_step(job, step, n, total_weight)
         if chunks > 0:
-            _add_chunks(job, work, thread, chunks)
+            _add_chunks(job, work, thread, chunks, n, total_weight)
         elif job.update != NONE:
-            arrivals = _update(job, work, scratch, step, thread, n, arrivals)
+            arrivals = _update(job, work, scratch, step, thread, n, total_weight, arrivals)
         norm = 0.0
         if job.clip_norm > 0.0:
             _row_norms(job, work, thread)

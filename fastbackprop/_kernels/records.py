@@ -48,7 +48,7 @@ JOB = np.dtype(
         ("n_layers", _I),
         ("params", _I),
         ("loss", _I),
-        ("loss_delta", _F),  # huber's
+        ("loss_parameter", _F),  # δ of huber, q of quantile
         ("score", _I),  # how accuracy is counted: SCORE_*
         # the data
         ("x", _I),
@@ -56,6 +56,8 @@ JOB = np.dtype(
         ("x_size", _I),  # bytes of an element
         ("x_row", _I),  # strides in bytes
         ("x_column", _I),
+        ("x_starts", _I),  # int64, n + 1: where each row of a compressed (CSR) x begins; or 0
+        ("x_columns", _I),  # int64, the column of each of its elements
         ("x_scale", _F),
         ("x_offset", _F),
         ("labels", _I),  # int64, one a row; or 0
@@ -80,12 +82,18 @@ JOB = np.dtype(
         ("beta1", _F),
         ("beta2", _F),
         ("eps", _F),
+        (
+            "eps_uncorrected",
+            _F,
+        ),  # whether ε is added to √v before the correction for its start at 0
         ("alpha", _F),
         ("weight_decay", _F),
         ("decoupled", _F),
         ("centered", _F),
         ("clip_norm", _F),
         ("first_trained", _I),  # layers before it are frozen, and need no gradient
+        ("penalty", _F),  # ½ penalty · Σ w² over the weights, not the biases, over a batch's weight
+        ("row_squares", _I),  # float64, one a row of parameters: see penalize_rows
         ("slot0", _I),
         ("slot1", _I),
         ("slot2", _I),
@@ -123,7 +131,7 @@ SCORE_LARGEST = 1  # the largest output is at the largest target
 SCORE_THRESHOLD = 2  # each output is on its target's side of ½ (of 0 for logits)
 
 # A loss that only jacobian() uses: Σ target · output, whose gradient is the target itself.
-LINEAR = 6
+LINEAR = 8
 
 _JOB_TYPE = numpy_support.from_dtype(JOB)
 _LAYER_TYPE = numpy_support.from_dtype(LAYER)

@@ -20,6 +20,7 @@ from fastbackprop._kernels.simd import (
     pointer,
     sqrt,
     store,
+    sum_lanes,
 )
 from fastbackprop._kernels.vmath import smallest_normal
 
@@ -52,6 +53,7 @@ def rule_of(job, step, norm):
     if job.clip_norm > 0.0:
         scale = min(1.0, job.clip_norm / (norm + 1e-6))
     decoupled = job.decoupled != 0.0
+    root_scale = 1.0 / math.sqrt(1.0 - job.beta2**t)
     return Rule(
         rate,
         scale,
@@ -62,9 +64,9 @@ def rule_of(job, step, norm):
         job.nesterov != 0.0,
         job.beta1,
         job.beta2,
-        1.0 / math.sqrt(1.0 - job.beta2**t),
+        root_scale,
         rate / (1.0 - job.beta1**t),
-        job.eps,
+        job.eps * root_scale if job.eps_uncorrected != 0.0 else job.eps,
         job.alpha,
         job.centered != 0.0,
     )
@@ -152,6 +154,21 @@ def update_rows(code, rule, w, slot0, slot1, slot2, g, ld, rows, n):
             _adam_row(rule, w + i, slot0 + i, slot1 + i, g + i, n)
         else:
             _rmsprop_row(rule, w + i, slot0 + i, slot1 + i, slot2 + i, g + i, n)
+
+
+@kernel
+def penalize_rows(g, w, ld, rows, n, penalty, squares, portion):
+    """Add the gradient of ½ penalty · Σ w²: g += penalty · w on (rows, n), whole vectors.
+
+    squares : (rows,)    grows by portion · Σ w² of each row
+    """
+    for i in range(rows):
+        total = fill(load(w), 0.0)
+        for j in range(i * ld, i * ld + n, lanes(w)):
+            v = load(w + j)
+            store(g + j, fma(v, fill(v, penalty), load(g + j)))
+            total = fma(v, v, total)
+        squares[i] += portion * sum_lanes(total)
 
 
 @kernel

@@ -15,7 +15,7 @@ from fastbackprop.gradcheck.table import random_data
 from fastbackprop.network import Network, load
 from fastbackprop.plan import Array
 
-_HEADS = {"cross_entropy": "cross-ent.", "binary_cross_entropy": "binary c.-e."}
+_HEADS = {"cross_entropy": "cross-ent.", "binary_cross_entropy": "bin. c.-e."}
 
 _DESCRIPTION = """\
 Compare the gradients that the compiled kernels compute with finite differences
@@ -183,14 +183,14 @@ def _print_table(output: Output, seed: int) -> int:
     heads = [_HEADS.get(name, name) for name in losses.NAMES]
     output.result("Worst relative error of the gradients, float64, against central differences")
     output.result("")
-    output.result(f"{'':<10}" + "".join(f"  {head:>{_column(head)}}" for head in heads))
+    output.result(f"{'':<10}" + "".join(f" {head:>{_column(head)}}" for head in heads))
     ok, cells = True, [""]
     for activation, loss, report in worst_errors(seed):
         error = max(tensor.error for tensor in report.by_tensor())
         ok = ok and report.ok
         output.event("network", activation=activation, loss=loss, worst_error=error, ok=report.ok)
         text = f"{error:.0e}" if report.ok else "FAILED"
-        cells.append(f"  {text:>{_column(heads[len(cells) - 1])}}")
+        cells.append(f" {text:>{_column(heads[len(cells) - 1])}}")
         if len(cells) > len(heads):
             output.result(f"{activation:<10}" + "".join(cells))
             cells = [""]

@@ -22,7 +22,7 @@ from fastbackprop.training import DivergenceError
 
 _CURVE = "learning_curve.png"
 _LEARNING_RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}
-_REGRESSION_LOSSES = ("mse", "mae", "huber")
+_REGRESSION_LOSSES = ("mse", "mae", "huber", "poisson", "quantile")
 
 _DESCRIPTION = """\
 Train a classifier, by default on the 10,000 images of handwritten digits that
@@ -41,8 +41,8 @@ data:
                is the label; a fifth is held out
   FOLDER       the four IDX files of MNIST, or of a data set in its form
 Bytes are scaled to [0, 1]. Other numbers are used as they are: bring columns to
-about the range -1 to 1. With the losses mse, mae and huber, the labels of FILE
-are numbers to predict (regression).
+about the range -1 to 1. With the losses mse, mae, huber, poisson and quantile,
+the labels of FILE are numbers to predict (regression).
 
 Ctrl-C ends the training, and writes what has been trained.
 

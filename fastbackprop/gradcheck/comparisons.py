@@ -157,7 +157,11 @@ def _rounding_bounds(state: State, data: TrainingData, eps: float) -> Array:
     weights = np.ones(len(data.X)) if data.weights is None else data.weights
     labels, values, _ = data.targets
     targets = np.eye(plan.n_out)[labels] if values is None else values
-    outputs = np.ones_like(targets) if plan.loss.fused else np.abs(stages[-1].a)
+    outputs = np.abs(stages[-1].a)
+    if plan.loss.name == "poisson":  # what is there are the logits
+        outputs = np.exp(stages[-1].a)
+    elif plan.loss.fused:
+        outputs = np.ones_like(targets)
     share = (weights / weights.sum())[:, None]
     error = 2.0 * eps * share * (outputs + np.abs(targets))
     result = plan.zeros()

@@ -89,9 +89,9 @@ def check_gradients(
 
     - *pass*: the error is within `rtol`, or within the rounding of the finite difference;
     - *fail*: it is not;
-    - *kink*: a unit is at a kink (of relu, leaky_relu, elu with α ≠ 1, or mae) or closer to it
-      than differences resolve, seen by the sides its units are on. There the gradient is compared
-      with differences at a point nearby without kinks, and agrees;
+    - *kink*: a unit is at a kink (of relu, leaky_relu, elu with α ≠ 1, mae or quantile) or closer
+      to it than differences resolve, seen by the sides its units are on. There the gradient is
+      compared with differences at a point nearby without kinks, and agrees;
     - *inconclusive*: differences with step h and h/2 disagree by more than the error.
 
     References

@@ -150,9 +150,9 @@ def sides(
         places = _places(stage.activation)
         if places is not None:
             (kinks if places == "kink" else bends).append(_signs(values.a))
-    if plan.loss.name in ("mae", "huber"):
+    if plan.loss.name in ("mae", "quantile", "huber"):
         difference = _difference(stages[-1].a, data, plan.n_out)
-        if plan.loss.name == "mae":
+        if plan.loss.name != "huber":
             kinks.append(lambda: np.sign(difference()))
         else:
             delta = plan.loss.delta

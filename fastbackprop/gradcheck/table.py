@@ -15,7 +15,7 @@ from fastbackprop.losses import Loss
 from fastbackprop.network import Network
 from fastbackprop.plan import Array
 
-ACTIVATIONS = tuple(name for name in activations.NAMES if name != "softmax")
+ACTIVATIONS = tuple(name for name in activations.NAMES if name not in ("exp", "softmax"))
 """The activations of hidden layers: the rows of the table."""
 
 # One unit more, and one fewer, than a vector or a tile of float64 holds.
@@ -76,4 +76,6 @@ def _targets(rng: np.random.Generator, loss: Loss, rows: int, n_out: int) -> Any
         return rng.integers(0, n_out, rows)
     if loss.name == "binary_cross_entropy":
         return rng.integers(0, 2, (rows, n_out)).astype(np.float64)
+    if loss.name == "poisson":
+        return rng.poisson(2.0, (rows, n_out)).astype(np.float64)
     return rng.standard_normal((rows, n_out))

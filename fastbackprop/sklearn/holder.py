@@ -1,0 +1,114 @@
+"""An estimator's network, in step with the arrays of parameters that its user sees."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from fastbackprop import inference
+from fastbackprop.activations import Activation
+from fastbackprop.data import CompressedRows, checked_inputs
+from fastbackprop.division import available_threads
+from fastbackprop.layers import Dense, Dropout, Layer
+from fastbackprop.network import Network
+from fastbackprop.plan import Array
+from fastbackprop.sklearn.objective import Objective
+from fastbackprop.specs import known_name
+
+# scikit-learn's activations by their names there, and more.
+ACTIVATIONS = {
+    "identity": "identity",
+    "logistic": "sigmoid",
+    "tanh": "tanh",
+    "relu": "relu",
+    "leaky_relu": "leaky_relu",
+    "elu": "elu",
+    "silu": "silu",
+    "gelu": "gelu",
+}
+
+
+def as_inputs(X: Any, n_in: int) -> Array | CompressedRows:
+    """X as kernels read it; a sparse matrix stays one."""
+    if not hasattr(X, "tocsr"):
+        return checked_inputs(X, n_in)
+    X = X.tocsr()
+    values = X.data if X.dtype in (np.float32, np.float64) else X.data.astype(np.float64)
+    return CompressedRows(values, X.indices.astype(np.int64), X.indptr.astype(np.int64))
+
+
+class NetworkHolder(BaseEstimator):
+    """An estimator with ``coefs_`` and ``intercepts_`` that are views of a network's parameters."""
+
+    def _layers(self, sizes: list[int], output: Activation) -> list[Layer]:
+        names = self.activation
+        if isinstance(names, str):
+            names = [names] * (len(sizes) - 2)
+        if len(names) != len(sizes) - 2:
+            raise ValueError(
+                f"activation names {len(names)} activations, but hidden_layer_sizes has "
+                f"{len(sizes) - 2} layers; give one for each, or a single name for all"
+            )
+        layers: list[Layer] = []
+        for (n_in, n_out), name in zip(pairwise(sizes), [*names, output], strict=True):
+            if isinstance(name, str):
+                name = Activation(ACTIVATIONS[known_name("activation", name, ACTIVATIONS)])
+            if layers and self.dropout > 0.0:
+                layers.append(Dropout(self.dropout))
+            layers.append(Dense(n_in, n_out, name, init="zeros"))
+        return layers
+
+    def _build(self, sizes: list[int], dtype: np.dtype[Any], objective: Objective) -> None:
+        """Make the network; its parameters are 0."""
+        layers = self._layers(sizes, objective.output)
+        self._network = Network(layers, loss=objective.loss, random_state=0, dtype=dtype)
+        self._link()
+
+    def _link(self) -> None:
+        """Make the fitted parameters views of the network's."""
+        self.coefs_: list[Array] = self._network.weights
+        self.intercepts_: list[Any] = self._network.biases
+        self._views: list[Any] = [*self.coefs_, *self.intercepts_]
+
+    def _current_network(self) -> Network:
+        """The network with the parameters in ``coefs_`` and ``intercepts_``.
+
+        In general they are views of its own; but a user may have put others there.
+        """
+        parameters = [*self.coefs_, *self.intercepts_]
+        if any(mine is not view for mine, view in zip(parameters, self._views, strict=True)):
+            for mine, view in zip(parameters, self._views, strict=True):
+                view[...] = mine
+        return self._network
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "_network" in state:
+            state["_network"] = self._current_network()
+            for name in ("coefs_", "intercepts_", "_views"):
+                del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_network" in state:
+            self._link()
+
+    def _threads(self) -> int | None:
+        """How many threads were asked for: by ``n_threads``, or by joblib for its workers."""
+        if self.n_threads is not None:
+            return int(self.n_threads)
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        return 1 if limit == "1" and available_threads() > 1 else None
+
+    def _outputs(self, X: Any) -> Array:
+        """The network's outputs, (n, n_outputs), for X as the user passes it."""
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        network = self._current_network()
+        inputs = as_inputs(X, network.sizes[0])
+        return inference.outputs(network._state, inputs, self._threads())
