@@ -487,3 +487,11 @@ def test_a_large_file_is_read_in_place(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < data.nbytes  # as float32 it would be four times that
+
+
+def test_poisson_needs_counts():
+    net = fb.Network([2, 1], loss="poisson")
+    with pytest.raises(
+        ValueError, match=r"y\[1, 0\] is -1.0; the loss 'poisson' expects targets of"
+    ):
+        net.loss([[0, 1], [1, 0]], [0.0, -1.0])
