@@ -24,6 +24,7 @@ ACTIVATIONS = [
 OUTPUTS = [("mse", name) for name in ACTIVATIONS] + [
     ("cross_entropy", "softmax"),
     ("binary_cross_entropy", "sigmoid"),
+    ("poisson", "exp"),
 ]
 DTYPES = ("float32", "float64")
 RNG = np.random.default_rng(0)

@@ -143,7 +143,7 @@ _KNOWN = (
     (_VARIABLE, "identity"),
     *(
         (_VARIABLE.apply(name), name.lower())
-        for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Gelu", "Softmax")
+        for name in ("Relu", "Sigmoid", "Tanh", "Exp", "Softplus", "Gelu", "Softmax")
     ),
     (((_VARIABLE.apply("Exp")) + 1.0).apply("Log"), "softplus"),
     (

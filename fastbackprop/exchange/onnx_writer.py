@@ -27,6 +27,7 @@ _SAME_NAME = {
     "relu": "Relu",
     "sigmoid": "Sigmoid",
     "tanh": "Tanh",
+    "exp": "Exp",
     "softmax": "Softmax",
 }
 
