@@ -241,6 +241,17 @@ KINKS = {
         [[0, 1, 0, 0], [0, 0, 0, np.log(2)]],
     ),
     "square at 0": (lambda m, a: a**2, [[0.0, -3.0]], [[0, -6]]),
+    "max beside NaN": (
+        lambda m, a: m.max(a, axis=1),
+        [[[1.0, np.nan, 3.0], [1.0, 2.0, 2.0]]],
+        [[[np.nan, np.nan, np.nan], [0, 0.5, 0.5]]],
+    ),
+    "relu of NaN": (lambda m, a: m.relu(a), [[1.0, np.nan, -1.0]], [[1, 1, 0]]),
+    "maximum of NaN": (
+        lambda m, a, b: m.maximum(a, b),
+        [[1.0, np.nan, 3.0], [np.nan, 1.0, 3.0]],
+        [[1, 1, 0.5], [1, 1, 0.5]],
+    ),
     "quotient by 0": (lambda m, a, b: a / b, [[1.0], [0.0]], [[np.inf], [-np.inf]]),
     "where, the infinite one unused": (
         lambda m, a, b: m.where(np.array([True, False]), a, b),
@@ -355,6 +366,44 @@ def test_empty_arrays():
     assert np.isnan(x.mean().item())
     assert x.mean(axis=1).shape == (0,)
     assert np.isnan(x.mean(axis=0).data).all()
+
+
+@pytest.mark.parametrize("f", [ag.softmax, ag.log_softmax])
+def test_softmax_of_nothing(f):
+    x = leaf(np.zeros((2, 0)))
+    f(x).sum().backward()
+    assert f(leaf([])).shape == (0,)
+    assert f(x, axis=0).shape == x.grad.shape == (2, 0)
+
+
+def test_concatenate_of_many_does_not_copy_the_whole_gradient_for_each():
+    x = leaf(np.zeros((3, 4)))
+    g = np.arange(24.0).reshape(3, 8)
+    _, pullbacks = operations.concatenate(x.data, x.data, axis=-1)
+    for part, pullback in zip((g[:, :4], g[:, 4:]), pullbacks, strict=True):
+        np.testing.assert_array_equal(pullback(g), part)
+        assert np.shares_memory(pullback(g), g)
+    many = [leaf([float(i)]) for i in range(3000)]
+    calls = []
+
+    class Counted(np.ndarray):
+        def __getitem__(self, index):
+            calls.append(index)
+            return super().__getitem__(index)
+
+    _, pullbacks = operations.concatenate(*(x.data for x in many), axis=0)
+    g = np.arange(3000.0).view(Counted)
+    assert [pullback(g)[0] for pullback in pullbacks[:5]] == [0, 1, 2, 3, 4]
+    assert len(calls) == 5 + 5  # one slice each, and the [0] of this test
+
+
+def test_mean_of_float16_adds_up_in_float32():
+    x = leaf(np.full(70_000, 2.0, np.float16))
+    mean = x.mean()
+    mean.backward()
+    assert mean.item() == 2.0
+    assert mean.dtype == x.grad.dtype == np.float16
+    np.testing.assert_allclose(x.grad[0], 1 / 70_000, rtol=1e-2)
 
 
 def spoil_by_assignment(tensor):

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import io
+import pydoc
 import sys
 import tokenize
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_linear_refuses():
         ag.Linear(4, 3)(np.ones((3, 2)))
     with pytest.raises(ValueError, match="expects"):
         ag.Linear(4, 3)(1.0)
+    for sizes in (("2", 2), (2, 2.5), (True, 2), (None, 2)):
+        with pytest.raises(TypeError, match=r"n_(in|out) must be an integer, got"):
+            ag.Linear(*sizes)
+    assert ag.Linear(np.int64(2), 3).weight.shape == (2, 3)
+
+
+def test_sequential_refuses_what_is_no_module():
+    with pytest.raises(TypeError, match="must be modules, got <function"):
+        ag.Sequential(ag.Linear(2, 2), ag.relu)
 
 
 def test_sequential_is_a_sequence():
@@ -55,6 +65,92 @@ def test_sequential_is_a_sequence():
     assert model[2].bias.shape == (1,)
     assert len(model.parameters()) == 4
     assert model(np.ones((5, 2))).shape == (5, 1)
+
+
+class Block(ag.Module):
+    """As written for PyTorch: parameters in attributes, lists, tuples and dicts."""
+
+    def __init__(self, width=3):
+        rng = np.random.default_rng(1)
+        self.scale = leaf(2.0)
+        self.layers = [
+            ag.Linear(2, width, random_state=rng),
+            ag.Linear(width, width, random_state=rng),
+        ]
+        self.heads = {
+            "a": ag.Linear(width, 1, random_state=rng),
+            "b": [ag.Linear(width, 1, bias=False, random_state=rng)],
+        }
+        self.again = self.layers[0]
+        self.tied = self.scale
+        self.constant = Tensor([1.0])
+        self.cache = None
+        self.name = "block"
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+        self.cache = x * self.scale  # the result of an operation is no parameter
+        return self.heads["a"](self.cache) + self.heads["b"][0](self.cache)
+
+
+def test_a_module_finds_its_parameters_in_order_and_once():
+    block = Block()
+    block(np.ones((4, 2))).sum().backward()
+    first, second = block.layers
+    a, (b,) = block.heads["a"], block.heads["b"]
+    expected = [block.scale, first.weight, first.bias, second.weight, second.bias]
+    expected += [a.weight, a.bias, b.weight]
+    assert list(map(id, block.parameters())) == list(map(id, expected))
+    model = ag.Sequential(block, ag.Linear(1, 1), block)
+    assert list(map(id, model.parameters()[:8])) == list(map(id, expected))
+    assert len(model.parameters()) == 10
+    model.zero_grad()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_frozen_parameter_is_none():
+    layer = ag.Linear(2, 3)
+    layer.bias.requires_grad = False
+    assert [parameter.shape for parameter in layer.parameters()] == [(2, 3)]
+    ag.SGD(layer.parameters(), lr=0.1)
+
+
+def test_modules_may_refer_to_each_other_and_list_their_own_parameters():
+    class Own(ag.Module):
+        __slots__ = ("w",)
+
+        def __init__(self):
+            self.w = leaf(1.0)
+
+        def forward(self, x):
+            return x * self.w
+
+        def parameters(self):
+            return [self.w]
+
+    block = Block()
+    block.layers[0].parent = block
+    block.own = Own()
+    assert block.parameters()[-1] is block.own.w
+    assert len(block.parameters()) == 9
+    assert len(block.layers[0].parameters()) == 9
+
+
+def test_a_model_in_pytorch_style_learns():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(64, 2))
+    y = X[:, :1] * X[:, 1:]
+    block = Block(width=16)
+    optimizer = ag.Adam(block.parameters(), lr=0.02)
+    losses = []
+    for _ in range(150):
+        loss = ag.mse_loss(block(X), y)
+        block.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_losses():
@@ -152,6 +248,23 @@ def test_optimizers_update_in_place_what_has_a_gradient():
         (lambda p: ag.SGD([p.detach()], lr=0.1), ValueError, "requires no gradient"),
         (lambda p: ag.SGD([p], lr=-0.1), ValueError, "lr must be a positive number, got -0.1"),
         (lambda p: ag.SGD([p], lr=float("nan")), ValueError, "lr"),
+        (
+            lambda p: ag.SGD([p], lr=float("inf")),
+            ValueError,
+            "lr must be a positive number, got inf",
+        ),
+        (lambda p: ag.Adam([p], lr="a"), TypeError, "lr must be a positive number, got 'a'"),
+        (lambda p: ag.SGD([p], lr=None), TypeError, "lr must be a positive number, got None"),
+        (lambda p: ag.SGD([p], lr=True), TypeError, "lr must be a positive number, got True"),
+        (lambda p: ag.SGD([p * 2], lr=0.1), ValueError, "result of an operation.*detach"),
+        (lambda p: ag.SGD([p, leaf(1.0), p], lr=0.1), ValueError, r"shape \(1,\) is listed twice"),
+        (lambda p: ag.SGD(3, lr=0.1), TypeError, "params must be a list of tensors, got 3"),
+        (lambda p: ag.SGD([p], lr=0.1, momentum="a"), TypeError, "momentum must be .*got 'a'"),
+        (lambda p: ag.Adam([p], betas=0.9), TypeError, "betas must be two numbers, got 0.9"),
+        (lambda p: ag.Adam([p], betas=(0.9,)), TypeError, r"betas must be two numbers, got \(0.9,"),
+        (lambda p: ag.Adam([p], betas=("a", 0.9)), TypeError, "betas"),
+        (lambda p: ag.Adam([p], eps=float("inf")), ValueError, "eps"),
+        (lambda p: ag.Adam([p], eps="a"), TypeError, "eps"),
         (lambda p: ag.SGD([p], lr=0.1, momentum=1.0), ValueError, "momentum"),
         (lambda p: ag.Adam([p], betas=(0.9, 1.0)), ValueError, "betas"),
         (lambda p: ag.Adam([p], eps=0), ValueError, "eps"),
@@ -177,6 +290,21 @@ def test_public_names_are_documented_with_an_example(name):
         for member, value in inspect.getmembers(thing):
             if not member.startswith("_") and not inspect.ismemberdescriptor(value):
                 assert inspect.getdoc(value), f"{name}.{member}"
+
+
+OPERATORS = "add radd sub rsub mul rmul truediv rtruediv pow rpow matmul rmatmul iadd isub imul"
+OPERATORS += " itruediv neg abs lt le gt ge eq ne getitem setitem"
+
+
+def test_operators_and_methods_of_tensors_have_an_example():
+    for name in OPERATORS.split():
+        method = vars(Tensor)[f"__{name}__"]
+        assert method.__qualname__ == f"Tensor.__{name}__"
+        assert ">>>" in method.__doc__, name
+    for name, value in vars(Tensor).items():
+        if inspect.isfunction(value) and not name.startswith("_"):
+            assert ">>>" in value.__doc__, name
+    assert "lambda" not in pydoc.render_doc(Tensor, renderer=pydoc.plaintext)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
@@ -211,5 +339,9 @@ def lines_of_code(path):
 
 
 def test_the_tape_is_small():
-    files = [FOLDER / f"{name}.py" for name in ("operations", "tape", "tensor")]
-    assert 300 < sum(lines_of_code(path) for path in files) < 500
+    size = {path.stem: lines_of_code(path) for path in FOLDER.glob("*.py")}
+    tape = ["operations", "tape", "tensor", "functions", "transforms"]
+    around = ["promotion", "recording"]  # which dtype, and whether at all
+    assert {*size} == {*tape, *around, "__init__", "layers", "optimizers"}
+    assert 300 < sum(size[name] for name in tape) < 500
+    assert sum(size[name] for name in around) < 80

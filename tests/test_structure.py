@@ -97,6 +97,8 @@ LAYOUT = [
     "sklearn.regressor",
     "sklearn",
     "autograd.operations",
+    "autograd.promotion",
+    "autograd.recording",
     "autograd.tape",
     "autograd.tensor",
     "autograd.functions",

@@ -42,7 +42,7 @@ from fastbackprop.autograd.layers import (
     mse_loss,
 )
 from fastbackprop.autograd.optimizers import SGD, Adam
-from fastbackprop.autograd.tape import no_grad
+from fastbackprop.autograd.recording import no_grad
 from fastbackprop.autograd.tensor import Tensor
 from fastbackprop.autograd.transforms import grad, value_and_grad
 

@@ -270,7 +270,7 @@ def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     >>> concatenate([Tensor([1.0]), Tensor([2.0, 3.0])])
     Tensor([1., 2., 3.])
     """
-    return apply(operations.concatenate, *tensors, axis=axis)
+    return apply(operations.concatenate, *_several(tensors), axis=axis)
 
 
 def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
@@ -292,4 +292,10 @@ def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     >>> stack([Tensor(1.0), Tensor(2.0)])
     Tensor([1., 2.])
     """
-    return apply(operations.stack, *tensors, axis=axis)
+    return apply(operations.stack, *_several(tensors), axis=axis)
+
+
+def _several(tensors: Sequence[TensorLike]) -> Sequence[TensorLike]:
+    if not len(tensors):
+        raise ValueError("at least one tensor is needed, got none")
+    return tensors

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from numbers import Integral
 
 import numpy as np
 
@@ -13,15 +15,22 @@ from fastbackprop.autograd.tensor import Tensor, TensorLike, as_tensor
 class Module(ABC):
     """A function of a tensor, with parameters of its own.
 
-    A layer of one's own is a subclass with `forward`, and with `parameters` if it has any.
+    A module of one's own is a subclass with `forward`. Its parameters are found in its
+    attributes, as in PyTorch.
 
     Examples
     --------
-    >>> class Square(Module):
+    >>> class Network(Module):
+    ...     def __init__(self):
+    ...         self.hidden = Linear(2, 8)
+    ...         self.out = Linear(8, 1)
     ...     def forward(self, x):
-    ...         return x * x
-    >>> Square()([1.0, 2.0, 3.0])
-    Tensor([1., 4., 9.])
+    ...         return self.out(self.hidden(x).relu())
+    >>> net = Network()
+    >>> net(np.ones((5, 2))).shape
+    (5, 1)
+    >>> [parameter.shape for parameter in net.parameters()]
+    [(2, 8), (8,), (8, 1), (1,)]
     """
 
     @abstractmethod
@@ -29,8 +38,17 @@ class Module(ABC):
         """Return the output; the module itself can be called instead, with any array."""
 
     def parameters(self) -> list[Tensor]:
-        """Return the tensors to be learned."""
-        return []
+        """Return the tensors to be learned, each once, in the order of assignment.
+
+        They are the leaves that require a gradient among the attributes, and in the modules,
+        lists, tuples and dicts there. One whose `requires_grad` is False is frozen: left out.
+        """
+        return list(_parameters(vars(self), {id(self)}))
+
+    def zero_grad(self) -> None:
+        """Forget the gradient of every parameter."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
 
     def __call__(self, x: TensorLike) -> Tensor:
         """Return the output for a tensor or an array."""
@@ -38,6 +56,26 @@ class Module(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _parameters(thing: object, seen: set[int]) -> Iterator[Tensor]:
+    """The parameters in a thing, but those in things already seen."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    inside: Iterable[object] = ()
+    if isinstance(thing, Tensor):
+        if thing.is_leaf and thing.requires_grad:
+            yield thing
+    elif isinstance(thing, Module):
+        has_own = type(thing).parameters is not Module.parameters
+        inside = thing.parameters() if has_own else vars(thing).values()
+    elif isinstance(thing, dict):
+        inside = thing.values()
+    elif isinstance(thing, list | tuple):
+        inside = thing
+    for part in inside:
+        yield from _parameters(part, seen)
 
 
 class Linear(Module):
@@ -64,6 +102,8 @@ class Linear(Module):
 
     Raises
     ------
+    TypeError
+        If a size is not an integer.
     ValueError
         If a size is below 1; when called, if the last axis of x does not have `n_in` entries.
 
@@ -84,6 +124,8 @@ class Linear(Module):
         dtype: str | type = "float64",
     ) -> None:
         for name, size in (("n_in", n_in), ("n_out", n_out)):
+            if not isinstance(size, Integral) or isinstance(size, bool):
+                raise TypeError(f"{name} must be an integer, got {size!r}")
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         rng, bound = np.random.default_rng(random_state), 1 / math.sqrt(n_in)
@@ -101,10 +143,6 @@ class Linear(Module):
             raise ValueError(f"x has shape {x.shape}; {self!r} expects (..., {n_in})")
         z = x @ self.weight
         return z if self.bias is None else z + self.bias
-
-    def parameters(self) -> list[Tensor]:
-        """Return the weight and, if there is one, the bias."""
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
     def __repr__(self) -> str:
         n_in, n_out = self.weight.shape
@@ -185,6 +223,11 @@ class Sequential(Module):
     *modules : Module
         ``model[i]`` is the i-th of them.
 
+    Raises
+    ------
+    TypeError
+        If one of them is not a module, such as a function.
+
     Examples
     --------
     >>> model = Sequential(Linear(784, 128), ReLU(), Linear(128, 10))
@@ -193,6 +236,12 @@ class Sequential(Module):
     """
 
     def __init__(self, *modules: Module) -> None:
+        for module in modules:
+            if not isinstance(module, Module):
+                raise TypeError(
+                    f"the parts of Sequential must be modules, got {module!r:.60}; "
+                    "for a function, write a Module whose forward calls it"
+                )
         self.modules = modules
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,10 +249,6 @@ class Sequential(Module):
         for module in self.modules:
             x = module(x)
         return x
-
-    def parameters(self) -> list[Tensor]:
-        """Return the parameters of all modules, in their order."""
-        return [parameter for module in self.modules for parameter in module.parameters()]
 
     def __getitem__(self, i: int) -> Module:
         return self.modules[i]

@@ -11,6 +11,7 @@ arrays of its own name and nothing more: the tape looks there to notice that one
 """
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,22 +24,22 @@ Result = tuple[Array, tuple[Pullback, ...]]
 
 
 def add(a: Array, b: Array) -> Result:
-    """a + b."""
+    """a + b, of the shape that both broadcast to."""
     return a + b, (lambda g: g, lambda g: g)
 
 
 def subtract(a: Array, b: Array) -> Result:
-    """a − b."""
+    """a − b, of the shape that both broadcast to."""
     return a - b, (lambda g: g, lambda g: -g)
 
 
 def multiply(a: Array, b: Array) -> Result:
-    """a · b."""
+    """a · b, of the shape that both broadcast to."""
     return a * b, (lambda g: g * b, lambda g: g * a)
 
 
 def divide(a: Array, b: Array) -> Result:
-    """a / b."""
+    """a / b, of the shape that both broadcast to."""
     return a / b, (lambda g: g / b, lambda g: -g * (a / b) / b)
 
 
@@ -48,7 +49,10 @@ def negative(a: Array) -> Result:
 
 
 def power(a: Array, b: Array) -> Result:
-    """aᵇ. At b = 0 it is constant in a; at a = 0 and b ≥ 0 it is taken as constant in b."""
+    """aᵇ, of the shape that both broadcast to.
+
+    At b = 0 it is constant in a; at a = 0 and b ≥ 0 it is taken as constant in b.
+    """
     value = a**b
     return value, (
         lambda g: np.where(b == 0, 0, g * b * a ** np.where(b == 0, 1, b - 1)),
@@ -57,7 +61,10 @@ def power(a: Array, b: Array) -> Result:
 
 
 def matmul(a: Array, b: Array) -> Result:
-    """a @ b: a one-dimensional a is one row, a one-dimensional b one column."""
+    """a @ b: (..., n, k) by (..., k, m) gives (..., n, m).
+
+    A one-dimensional a is one row, a one-dimensional b one column; that axis is then left out.
+    """
     rows = a if a.ndim != 1 else a[np.newaxis, :]
     columns = b if b.ndim != 1 else b[:, np.newaxis]
     is_row, is_column = a.ndim == 1, b.ndim == 1
@@ -110,7 +117,7 @@ def sigmoid(x: Array) -> Result:
 
 def relu(x: Array) -> Result:
     """max(x, 0); its derivative at 0 is taken as 0."""
-    return np.maximum(x, 0), (lambda g: np.where(x > 0, g, 0),)
+    return np.maximum(x, 0), (lambda g: np.where(x <= 0, 0, g),)
 
 
 def leaky_relu(x: Array, slope: float) -> Result:
@@ -120,14 +127,14 @@ def leaky_relu(x: Array, slope: float) -> Result:
 
 def softmax(x: Array, axis: int) -> Result:
     """s = eˣ / Σ eˣ, with ∂L/∂x = s·(g − Σ g·s); the largest x is subtracted first."""
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    e = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))
     s = e / e.sum(axis=axis, keepdims=True)
     return s, (lambda g: s * (g - (g * s).sum(axis=axis, keepdims=True)),)
 
 
 def log_softmax(x: Array, axis: int) -> Result:
     """x − ln Σ eˣ, with ∂L/∂x = g − softmax(x) · Σ g; the largest x is subtracted first."""
-    shifted = x - x.max(axis=axis, keepdims=True)
+    shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
     value = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
     return value, (lambda g: g - np.exp(value) * g.sum(axis=axis, keepdims=True),)
 
@@ -135,8 +142,8 @@ def log_softmax(x: Array, axis: int) -> Result:
 def maximum(a: Array, b: Array) -> Result:
     """The larger of a and b; where they are equal, each takes half of the gradient."""
     return np.maximum(a, b), (
-        lambda g: np.where(a > b, g, np.where(a == b, g / 2, 0)),
-        lambda g: np.where(b > a, g, np.where(a == b, g / 2, 0)),
+        lambda g: np.where(a == b, g / 2, np.where(a < b, 0, g)),
+        lambda g: np.where(a == b, g / 2, np.where(b < a, 0, g)),
     )
 
 
@@ -161,13 +168,21 @@ def reduce_sum(x: Array, axis: Axis, keepdims: bool) -> Result:
     return x.sum(axis=axis, keepdims=keepdims), (lambda g: spread(g, shape, axis, keepdims),)
 
 
+def reduce_mean(x: Array, axis: Axis, keepdims: bool) -> Result:
+    """Σ x / n over the axes, which float16 adds up in float32."""
+    total = x.sum(axis=axis, keepdims=keepdims, dtype=np.result_type(x, np.float32))
+    shape, n = x.shape, x.size / max(total.size, 1)
+    value = (total / n).astype(x.dtype)
+    return value, (lambda g: spread(g / np.float64(n), shape, axis, keepdims),)
+
+
 def reduce_max(x: Array, axis: Axis, keepdims: bool) -> Result:
-    """The largest x over the axes; equal ones share the gradient evenly."""
+    """The largest x over the axes; equal ones share the gradient evenly. Beside NaN it is NaN."""
 
     def pullback(g: Array) -> Array:
         largest = x == x.max(axis=axis, keepdims=True)
         count = largest.sum(axis=axis, keepdims=True)
-        return np.where(largest, spread(g, x.shape, axis, keepdims) / count, 0)
+        return largest * (spread(g, x.shape, axis, keepdims) / count)
 
     return x.max(axis=axis, keepdims=keepdims), (pullback,)
 
@@ -198,12 +213,13 @@ def getitem(x: Array, index: Any) -> Result:
 def concatenate(*arrays: Array, axis: int) -> Result:
     """Arrays one after the other along an axis."""
     value = np.concatenate(arrays, axis)
-    ends = tuple(np.cumsum([array.shape[axis] for array in arrays])[:-1])
+    before = (slice(None),) * (axis % value.ndim)
+    ends = list(accumulate(array.shape[axis] for array in arrays))
 
-    def part(i: int) -> Pullback:
-        return lambda g: np.split(g, ends, axis)[i]
+    def part(start: int, end: int) -> Pullback:
+        return lambda g: g[(*before, slice(start, end))]
 
-    return value, tuple(part(i) for i in range(len(arrays)))
+    return value, tuple(part(start, end) for start, end in pairwise([0, *ends]))
 
 
 def stack(*arrays: Array, axis: int) -> Result:

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from numbers import Real
 
 import numpy as np
 
 from fastbackprop.autograd.operations import Array
 from fastbackprop.autograd.tensor import Tensor
+
+
+def _positive(name: str, number: float) -> float:
+    """The number, if it is one, finite and above 0."""
+    message = f"{name} must be a positive number, got {number!r}"
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise TypeError(message)
+    if not 0 < number < math.inf:
+        raise ValueError(message)
+    return number
+
+
+def _fraction(name: str, number: float) -> float:
+    """The number, if it is one, at least 0 and below 1."""
+    message = f"{name} must be at least 0 and below 1, got {number!r}"
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise TypeError(message)
+    if not 0 <= number < 1:
+        raise ValueError(message)
+    return number
 
 
 class _Optimizer(ABC):
@@ -17,7 +39,10 @@ class _Optimizer(ABC):
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
         if isinstance(params, Tensor):
             raise TypeError("params must be a list of tensors, got one Tensor; write [tensor]")
+        if not isinstance(params, Iterable):
+            raise TypeError(f"params must be a list of tensors, got {params!r:.60}")
         self.params = list(params)
+        seen: set[Tensor] = set()
         if not self.params:
             raise ValueError("params is empty; pass model.parameters()")
         for param in self.params:
@@ -28,9 +53,19 @@ class _Optimizer(ABC):
                     f"a parameter of shape {param.shape} requires no gradient; "
                     "make it by Tensor(data, requires_grad=True)"
                 )
-        if not lr > 0:
-            raise ValueError(f"lr must be a positive number, got {lr!r}")
-        self.lr = lr
+            if not param.is_leaf:
+                raise ValueError(
+                    f"a parameter of shape {param.shape} is the result of an operation, which "
+                    "keeps no gradient; compute it first, then take Tensor(x.detach(), "
+                    "requires_grad=True)"
+                )
+            if param in seen:
+                raise ValueError(
+                    f"a parameter of shape {param.shape} is listed twice, and would be updated "
+                    "twice in a step; list it once"
+                )
+            seen.add(param)
+        self.lr = _positive("lr", lr)
 
     def zero_grad(self) -> None:
         """Forget the gradient of every parameter."""
@@ -55,9 +90,9 @@ class SGD(_Optimizer):
     Parameters
     ----------
     params : iterable of Tensor
-        Such as `Sequential.parameters` gives.
+        Such as `Module.parameters` gives: leaves that require a gradient, each once.
     lr : float
-        The learning rate; positive. It can be changed between steps.
+        The learning rate; positive and finite. It can be changed between steps.
     momentum : float, default 0.0
         At least 0 and below 1; at 0 the step is lr · g.
 
@@ -80,9 +115,7 @@ class SGD(_Optimizer):
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.0) -> None:
         super().__init__(params, lr)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1, got {momentum!r}")
-        self.momentum = momentum
+        self.momentum = _fraction("momentum", momentum)
         self._v = [np.zeros_like(param.data) for param in self.params]
 
     def _change(self, i: int, g: Array) -> Array:
@@ -100,9 +133,9 @@ class Adam(_Optimizer):
     Parameters
     ----------
     params : iterable of Tensor
-        Such as `Sequential.parameters` gives.
+        Such as `Module.parameters` gives: leaves that require a gradient, each once.
     lr : float, default 1e-3
-        The learning rate; positive. It can be changed between steps.
+        The learning rate; positive and finite. It can be changed between steps.
     betas : (float, float), default (0.9, 0.999)
         β₁ and β₂, each at least 0 and below 1.
     eps : float, default 1e-8
@@ -135,11 +168,10 @@ class Adam(_Optimizer):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(params, lr)
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be at least 0 and below 1, got {betas!r}")
-        if not eps > 0:
-            raise ValueError(f"eps must be positive, got {eps!r}")
-        self.betas, self.eps = betas, eps
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise TypeError(f"betas must be two numbers, got {betas!r}")
+        self.betas = _fraction("betas[0]", betas[0]), _fraction("betas[1]", betas[1])
+        self.eps = _positive("eps", eps)
         self._t = [0] * len(self.params)
         self._m = [np.zeros_like(param.data) for param in self.params]
         self._v = [np.zeros_like(param.data) for param in self.params]

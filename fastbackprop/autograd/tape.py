@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from types import FunctionType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -22,40 +18,8 @@ from fastbackprop.autograd.operations import Array, Pullback
 if TYPE_CHECKING:
     from fastbackprop.autograd.tensor import Tensor
 
-_recording: ContextVar[bool] = ContextVar("recording", default=True)
+Link: TypeAlias = "tuple[Tensor, Pullback]"
 _numbers = itertools.count()
-
-
-@contextmanager
-def recording(on: bool) -> Iterator[None]:
-    """Switch the tape on or off for a while, in this thread or task only."""
-    token = _recording.set(on)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
-
-
-def is_recording() -> bool:
-    """Whether operations leave nodes."""
-    return _recording.get()
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Record nothing inside a ``with no_grad():`` block, or a function under ``@no_grad()``.
-
-    Examples
-    --------
-    >>> from fastbackprop.autograd import Tensor, no_grad
-    >>> x = Tensor(3.0, requires_grad=True)
-    >>> with no_grad():
-    ...     x -= 1.0
-    >>> x
-    Tensor(2., requires_grad=True)
-    """
-    with recording(False):
-        yield
 
 
 def _digest(array: Array) -> int:
@@ -64,20 +28,21 @@ def _digest(array: Array) -> int:
 
 
 class Node:
-    """One operation on the tape."""
+    """One operation on the tape: the tensors it took, each with the way back to it."""
 
-    __slots__ = ("inputs", "number", "pullbacks", "saved")
+    __slots__ = ("links", "number", "saved")
 
-    def __init__(self, inputs: tuple[Tensor, ...], pullbacks: tuple[Pullback, ...]) -> None:
+    def __init__(self, links: tuple[Link, ...]) -> None:
         self.number = next(_numbers)  # higher than those of the nodes it depends on
-        self.inputs, self.pullbacks = inputs, pullbacks
-        closures = [cast(FunctionType, pullback).__closure__ or () for pullback in pullbacks]
+        self.links = links
+        closures = [getattr(pullback, "__closure__", None) or () for _, pullback in links]
         contents = [cell.cell_contents for closure in closures for cell in closure]
         self.saved = [(x, _digest(x)) for x in contents if isinstance(x, np.ndarray)]
 
-    def check(self) -> None:
-        """Refuse to go back where a derivative can no longer be right."""
-        if not self.pullbacks:
+    def checked_links(self) -> tuple[Link, ...]:
+        """The links, unless a derivative can no longer be right."""
+        links = self.links
+        if not links:
             raise RuntimeError(
                 "an earlier backward has freed this graph; "
                 "give that one retain_graph=True, or compute the result anew"
@@ -88,10 +53,11 @@ class Node:
                     f"data of shape {array.shape} that backward needs has been changed in place "
                     "since it was used; call backward first, or change a copy"
                 )
+        return links
 
     def free(self) -> None:
         """Let go of all that backward needs."""
-        self.inputs, self.pullbacks, self.saved = (), (), []
+        self.links, self.saved = (), []
 
 
 def _reduced(gradient: Array, tensor: Tensor) -> Array:
@@ -105,21 +71,22 @@ def _reduced(gradient: Array, tensor: Tensor) -> Array:
 
 def gradients(output: Tensor, gradient: Array, retain_graph: bool) -> dict[Tensor, Array]:
     """The gradient of each leaf that `output` was computed from, given its own."""
-    seen, unread, nodes = {output}, [output], {}
+    seen, unread, steps = {output}, [output], []
     while unread:
         tensor = unread.pop()
         if tensor._node is not None:
-            tensor._node.check()
-            nodes[tensor] = tensor._node
-            new = set(tensor._node.inputs) - seen
+            # Kept here, so that a backward of another thread may free the node meanwhile.
+            links = tensor._node.checked_links()
+            steps.append((tensor._node, tensor, links))
+            new = {x for x, _ in links} - seen
             seen |= new
             unread.extend(new)
 
     pending = {output: gradient}
     with np.errstate(all="ignore"):
-        for tensor in sorted(nodes, key=lambda tensor: nodes[tensor].number, reverse=True):
-            node, g = nodes[tensor], pending.pop(tensor)
-            for x, pullback in zip(node.inputs, node.pullbacks, strict=True):
+        for node, tensor, links in sorted(steps, key=lambda step: step[0].number, reverse=True):
+            g = pending.pop(tensor)
+            for x, pullback in links:
                 dx = _reduced(np.asarray(pullback(g)), x)
                 pending[x] = pending[x] + dx if x in pending else dx
             if not retain_graph:

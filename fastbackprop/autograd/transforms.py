@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastbackprop.autograd.operations import Array
-from fastbackprop.autograd.tape import gradients, recording
-from fastbackprop.autograd.tensor import Tensor
+from fastbackprop.autograd.recording import Recording
+from fastbackprop.autograd.tape import gradients
+from fastbackprop.autograd.tensor import Tensor, as_tensor
 
 Gradient = Array | tuple[Array, ...]
 
@@ -36,34 +37,39 @@ def value_and_grad(
     Raises
     ------
     TypeError
-        By the function returned: if an argument is not floating-point, or if `f` returns
-        something else than a tensor.
+        If `argnums` is not integers. By the function returned: if an argument is not
+        floating-point, or if `f` returns something else than a tensor, as the function that
+        `grad` gives does: there are no second derivatives.
     ValueError
-        By the function returned: if there is no such argument, or if the value of `f` has
-        several entries.
+        If `argnums` names an argument twice. By the function returned: if there is no such
+        argument, or if the value of `f` has several entries.
 
     Examples
     --------
     >>> value_and_grad(lambda x: (x**2).sum())([1.0, 2.0])
     (5.0, array([2., 4.]))
     """
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    chosen = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not all(isinstance(i, int) for i in chosen):
+        raise TypeError(f"argnums must be an integer or a tuple of integers, got {argnums!r}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"argnums must name each argument once, got {argnums}")
 
     @wraps(f)
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[float, Gradient]:
         for i in chosen:
             if not 0 <= i < len(args):
                 raise ValueError(
-                    f"argnums {argnums} needs a positional argument number {i}, got {len(args)} "
-                    "positional arguments (counted from 0)"
+                    f"argnums {argnums} needs argument number {i}, got {len(args)} arguments"
                 )
-        leaves = {i: Tensor(_values(args[i]), requires_grad=True) for i in chosen}
-        with recording(True):
+        leaves = {i: Tensor(as_tensor(args[i]).data, requires_grad=True) for i in chosen}
+        with Recording(on=True):
             value = f(*(leaves.get(i, arg) for i, arg in enumerate(args)), **kwargs)
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"f must return a Tensor, got {type(value).__name__}; inside f, use the "
-                "operations of fastbackprop.autograd, not those of NumPy, .data or float()"
+                "operations of fastbackprop.autograd, not those of NumPy, .data or float(), nor "
+                "grad(), whose result is a plain array: there are no second derivatives"
             )
         if value.size != 1:
             raise ValueError(
@@ -92,7 +98,8 @@ def grad(f: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0) -> Callab
     Returns
     -------
     callable
-        What `value_and_grad` gives, without the value.
+        What `value_and_grad` gives, without the value. The gradient is a plain array, so that
+        ``grad(grad(f))`` is refused.
 
     Examples
     --------
@@ -111,7 +118,3 @@ def grad(f: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0) -> Callab
         return both(*args, **kwargs)[1]
 
     return gradient
-
-
-def _values(argument: Any) -> Any:
-    return argument.data if isinstance(argument, Tensor) else argument
