@@ -368,6 +368,15 @@ def test_empty_arrays():
     assert np.isnan(x.mean(axis=0).data).all()
 
 
+@pytest.mark.parametrize("f", [Tensor.sum, Tensor.mean, Tensor.max])
+@pytest.mark.parametrize("axis", [0, -1, None])
+def test_a_scalar_has_an_axis_to_reduce_as_in_numpy(f, axis):
+    x = leaf(3.0)
+    y = f(x, axis=axis)
+    y.backward()
+    assert (y.item(), x.grad.item()) == (3.0, 1.0)
+
+
 @pytest.mark.parametrize("f", [ag.softmax, ag.log_softmax])
 def test_softmax_of_nothing(f):
     x = leaf(np.zeros((2, 0)))

@@ -157,7 +157,7 @@ def where(a: Array, b: Array, condition: Array) -> Result:
 
 def spread(g: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Array:
     """Repeat along the axes of a reduction what was left of them."""
-    if not keepdims:
+    if not keepdims and shape:
         g = np.expand_dims(g, tuple(range(len(shape))) if axis is None else axis)
     return np.broadcast_to(g, shape)
 

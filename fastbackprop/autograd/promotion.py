@@ -25,6 +25,8 @@ def common_dtype(values: Sequence[object], arrays: Sequence[Array]) -> np.dtype[
     then tensors and arrays without axes, then plain numbers. So 0.5 and ``Tensor(0.5)`` leave
     float32 as it is, while an integer tensor times either becomes float64.
     """
+    if len({x.dtype for x in arrays}) == 1:
+        return arrays[0].dtype
     ranks = [
         (_KINDS[x.dtype.kind], x.ndim > 0, not isinstance(value, _NUMBERS))
         for value, x in zip(values, arrays, strict=True)

@@ -57,11 +57,11 @@ def value_and_grad(
 
     @wraps(f)
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[float, Gradient]:
-        for i in chosen:
-            if not 0 <= i < len(args):
-                raise ValueError(
-                    f"argnums {argnums} needs argument number {i}, got {len(args)} arguments"
-                )
+        if not all(0 <= i < len(args) for i in chosen):
+            raise ValueError(
+                f"argnums must be from 0 to {len(args) - 1}, as there are {len(args)} positional "
+                f"arguments, got {argnums}"
+            )
         leaves = {i: Tensor(as_tensor(args[i]).data, requires_grad=True) for i in chosen}
         with Recording(on=True):
             value = f(*(leaves.get(i, arg) for i, arg in enumerate(args)), **kwargs)
