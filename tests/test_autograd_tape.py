@@ -1,5 +1,6 @@
 """The tape: its conventions, what it refuses, and how tensors and arrays get on."""
 
+import asyncio
 import contextvars
 import copy
 import inspect
@@ -233,6 +234,24 @@ def test_no_grad_decorates_generator_functions():
     with pytest.raises(ValueError, match="through"):
         steps.throw(ValueError("through"))
     assert (x * 2).requires_grad
+
+
+def test_no_grad_decorates_coroutine_functions():
+    x = leaf(1.0)
+
+    @ag.no_grad
+    async def inside():
+        await asyncio.sleep(0)
+        return (x * 2).requires_grad
+
+    async def outside():
+        await asyncio.sleep(0)
+        return (x * 2).requires_grad
+
+    async def both():
+        return await asyncio.gather(inside(), outside(), inside())
+
+    assert asyncio.run(both()) == [False, True, False]
 
 
 def test_generators_that_take_turns_do_not_disturb_each_other():

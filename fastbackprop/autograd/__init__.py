@@ -1,7 +1,8 @@
 """Reverse-mode differentiation of NumPy code by a small tape, and layers for teaching on it.
 
 It is there to be read, and to check the compiled kernels by: it uses none of them. The order to
-read it in: `operations` (each beside its derivative), `tape` (the way back), `tensor`.
+read it in: `operations` (each beside its derivative), `tape` (the way back), `tensor`. There are
+no second derivatives.
 
 The conventions are PyTorch's: `Tensor.backward` needs a scalar unless given a gradient, gradients
 add up until `zero_grad`, only leaves keep them, a graph serves one backward unless retained, and

@@ -65,7 +65,16 @@ class Recording:
                 except BaseException as error:
                     resume, sent = steps.throw, error
 
-        wrapped: Any = generator if inspect.isgeneratorfunction(function) else inside
+        @wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return await function(*args, **kwargs)
+
+        wrapped: Any = inside
+        if inspect.isgeneratorfunction(function):
+            wrapped = generator
+        elif inspect.iscoroutinefunction(function):
+            wrapped = coroutine
         return wrapped
 
 
@@ -78,13 +87,13 @@ def no_grad(function: Any = None) -> Any:
 
     It holds for the thread, or the asyncio task, that enters it. What ``no_grad()`` returns can
     be used again, inside itself too. A decorated generator function records nothing in its own
-    body, and leaves the one who iterates as he was; a generator that yields from inside a
-    ``with`` block keeps recording off for him until it leaves the block, as in PyTorch.
+    body, and leaves its caller's recording as it was; a generator that yields from inside a
+    ``with`` block keeps recording off for its caller until it leaves the block, as in PyTorch.
 
     Parameters
     ----------
     function : callable, optional
-        A function, method or generator function to decorate, as by ``@no_grad``.
+        A function, generator function or coroutine function to decorate, as by ``@no_grad``.
 
     Returns
     -------

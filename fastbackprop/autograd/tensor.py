@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterator
+from inspect import cleandoc
 from threading import Lock
 from typing import Any, TypeAlias, Union
 
@@ -56,7 +57,7 @@ def apply(operation: Callable[..., Result], *values: TensorLike, **options: Any)
 
 def _described(method: Any, name: str, text: str | None, example: str) -> Any:
     method.__name__, method.__qualname__ = f"__{name}__", f"Tensor.__{name}__"
-    method.__doc__ = f"{text}\n\n>>> a = Tensor([2.0, 4.0])\n>>> {example}\n"
+    method.__doc__ = f"{cleandoc(text or '')}\n\n>>> a = Tensor([2.0, 4.0])\n>>> {example}\n"
     return method
 
 
@@ -82,7 +83,7 @@ def _in_place(operation: Callable[..., Result], name: str, example: str) -> Oper
             )
         return result
 
-    text = f"{operation.__doc__} In place, in the shape of a; on the tape a new tensor."
+    text = f"a {example.split()[1]} b, in the shape of a; a new tensor where it is recorded."
     return _described(method, name, text, example)
 
 
@@ -479,8 +480,8 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.requires_grad:
             raise TypeError(
-                "a tensor that requires a gradient does not become an array unasked, off the "
-                "tape; take its .data, or join several by stack()"
+                "a tensor that requires a gradient becomes no array unasked, off the tape; "
+                "take its .data, or join several by stack()"
             )
         return np.array(self._data, dtype=dtype, copy=copy)
 
