@@ -84,8 +84,8 @@ def test_a_dropped_bias_gradient(tmp_path):
         tmp_path,
         "[Dense(5, 9, 'tanh'), Dense(9, 8, 'tanh', bias=False), Dense(8, 3)]",
         "passes.py",
-        "    bottom = min(bottom, layer.n_in + layer.has_bias)\n",
-        "    bottom = min(bottom, layer.n_in)\n",
+        "    bottom = min(bottom, layer.n_in + layer.has_bias)\n    code =",
+        "    bottom = min(bottom, layer.n_in)\n    code =",
     )
     assert_caught(result, {"layers.0.bias", "layers.2.bias"})
     assert len(result["failed"]) == 9 + 3
