@@ -67,11 +67,11 @@ NARROW_TO_WIDE = [[1, 1, size] for size in SIZES if size > 1]
 OTHERS = [[7, 33, 2, 16], [16, 8, 31], [300, 5], [2, 600, 3], [530, 40], [300, 270, 5]]
 OPTIMIZERS = itertools.cycle(
     [
-        fb.SGD(0.01),
-        fb.SGD(0.01, momentum=0.9),
-        fb.Adam(0.01),
-        fb.RMSprop(0.01, centered=True, momentum=0.9),
-        fb.SGD(0.01, clip_norm=0.1),
+        fb.SGD(0.0001),
+        fb.SGD(0.0001, momentum=0.9),
+        fb.Adam(0.0001),
+        fb.RMSprop(0.0001, centered=True, momentum=0.9),
+        fb.SGD(0.0001, clip_norm=0.1),
     ]
 )
 
