@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,8 @@ from fastbackprop.data import Targets, TrainingData
 from fastbackprop.gradcheck.differences import EPS
 from fastbackprop.gradcheck.points import EPOCH, NetworkPoint, sides, state_of
 from fastbackprop.gradcheck.report import Comparison
-from fastbackprop.gradcheck.verdicts import relative_errors
+from fastbackprop.gradcheck.rounding import output_sizes, propagated, target_values
+from fastbackprop.gradcheck.verdicts import relative_error
 from fastbackprop.optimizers import SGD
 from fastbackprop.plan import Array, Plan
 from fastbackprop.probe import Probe
@@ -36,6 +39,10 @@ _SHORT = 2.0**-6
 # out, as often as this; the latter is bounded. The real error is within a few times of both.
 _TRIALS = 3
 _TRIAL_FACTOR, _BOUND_FACTOR = 64.0, 4.0
+
+# Entries below this share of their tensor's largest are held to the error of one that large: in
+# that type, they are sums whose terms cancel, and have no more correct digits.
+_SMALL = 0.1
 
 
 def training_step(point: NetworkPoint, way: str, rtol: float) -> Comparison:
@@ -91,8 +98,8 @@ def _rounding_floors(point: NetworkPoint, rate: float, rtol: float) -> list[Arra
     """Denominators that allow for the rounding of parameters that moved by rate · gradient."""
     sums = 2 * len(point.data.X) + 8
     return [
-        EPS * sums * (magnitude + np.abs(tensor.values) / rate) / rtol
-        for tensor, magnitude in zip(point.parameters, point.magnitudes(), strict=True)
+        EPS * sums * (tensor.summands + np.abs(tensor.values) / rate) / rtol
+        for tensor in point.parameters
     ]
 
 
@@ -109,16 +116,19 @@ def own_type(
     same = (_row_sides(point.state, point.data) == _row_sides(own, data)).all(axis=1)
     weights = same * (1.0 if data.weights is None else data.weights)
     if not weights.any():
-        return Comparison(what, 0.0, tolerance, None, 0.0, 0.0)
+        return Comparison(what, math.nan, tolerance, None, 0.0, 0.0)
     there, here = point.data._replace(weights=weights), data._replace(weights=weights)
+    plan = point.state.plan
     exact, rounded = _gradient(point.state, there), _gradient(own, here)
-    bounds = _by_tensor(point.state.plan, _rounding_bounds(point.state, there, eps))
+    bounds = _by_tensor(plan, _rounding_bounds(point.state, there, info))
     trials = _rounding_trials(point, there, exact, eps, rng)
     floors = [
-        (_BOUND_FACTOR * bound + _TRIAL_FACTOR * trial) / tolerance
-        for bound, trial in zip(bounds, trials, strict=True)
+        np.maximum(
+            (_BOUND_FACTOR * bound + _TRIAL_FACTOR * trial) / tolerance,
+            _SMALL * np.abs(values).max(initial=0.0),
+        )
+        for bound, trial, values in zip(bounds, trials, _by_tensor(plan, exact), strict=True)
     ]
-    plan = point.state.plan
     actual = plan.zeros()
     plan.unpack(own.plan.pack(rounded), actual)
     return _compared(what, point, actual, exact, floors, tolerance)
@@ -144,37 +154,20 @@ def _about_one(rng: np.random.Generator, values: Array, eps: float) -> Array:
     return 1.0 + eps * rng.uniform(-1.0, 1.0, values.shape)
 
 
-def _rounding_bounds(state: State, data: TrainingData, eps: float) -> Array:
+def _rounding_bounds(state: State, data: TrainingData, info: np.finfo[Any]) -> Array:
     """What rounding each layer's outputs and slopes can change in the gradient, to first order.
 
     An output error where the loss is a - y loses the digits that both share, and a slope such as
     1 - a² those that a shares with 1.
     """
-    plan = state.plan
+    plan, eps = state.plan, float(info.eps)
     probe = Probe(state, data, dropout_epoch=EPOCH)
     probe.differentiate()
     stages = probe.stages()
     weights = np.ones(len(data.X)) if data.weights is None else data.weights
-    labels, values, _ = data.targets
-    targets = np.eye(plan.n_out)[labels] if values is None else values
-    outputs = np.abs(stages[-1].a)
-    if plan.loss.name == "poisson":  # what is there are the logits
-        outputs = np.exp(stages[-1].a)
-    elif plan.loss.fused:
-        outputs = np.ones_like(targets)
-    share = (weights / weights.sum())[:, None]
-    error = 2.0 * eps * share * (outputs + np.abs(targets))
-    result = plan.zeros()
-    pairs = list(zip(plan.stages, plan.weights(state.params), plan.matrices(result), strict=True))
-    for i in range(len(pairs) - 1, -1, -1):
-        stage, w, rows = pairs[i]
-        x, dz = np.abs(stages[i].x), np.abs(stages[i].dz)
-        error = error + eps * dz
-        rows[: stage.dense.n_in] = x.T @ error
-        rows[stage.dense.n_in :] = error.sum(axis=0)
-        scale = 1.0 / (1.0 - stage.dropout)
-        error = scale * (error + eps * dz) @ np.abs(w).T
-    return result
+    targets = target_values(data.targets, plan.n_out)
+    sizes = output_sizes(plan.loss, stages[-1].a, targets, weights / weights.sum())
+    return propagated(state, stages, 2.0 * eps * sizes, eps, float(info.tiny))[0]
 
 
 def _gradient(state: State, data: TrainingData) -> Array:
@@ -205,7 +198,7 @@ def _compared(
     expecteds = _by_tensor(point.state.plan, expected)
     parts = zip(point.parameters, actuals, expecteds, floors, strict=True)
     for tensor, now, then, floor in parts:
-        errors = relative_errors(now, then, float(np.abs(then).max(initial=0.0)), floor)
+        errors = relative_error(now, then, floor)
         place = np.unravel_index(int(errors.argmax()), errors.shape)
         if errors[place] > worst.error:
             name = f"{tensor.full_name}[{', '.join(map(str, map(int, place)))}]"

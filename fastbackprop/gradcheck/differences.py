@@ -17,16 +17,20 @@ EPS = float(np.finfo(np.float64).eps)
 CENTRAL_STEP = EPS ** (1 / 3)
 
 # Extrapolation begins with steps so long that rounding takes nothing, and halves them until it
-# does. At the shortest, 2e-12, a difference still has 3 digits: enough to tell a wrong derivative.
+# does. At the shortest, 4e-12, a difference still has 3 digits: enough to tell a wrong derivative.
 _LONGEST_STEP = 2.0**-7
 _LEVELS = 32
 
-# Steps that share nothing with those, and how much a disagreement with them counts.
-_OTHER_STEP = 0.7 * _LONGEST_STEP
-_DISTRUST = 10.0
+# No step is shorter than this, in units of what it is added to: its own rounding would count.
+SHORTEST_STEP = 16 * EPS
 
-# Bound on an error by rounding, in standard deviations of the noise of the loss.
-_DEVIATIONS = 8.0
+# What was extrapolated from long steps must agree with differences by these, where they are the
+# shorter ones: two slopes on a plateau, or a whole period apart, agree by chance. Their ratios to
+# the long steps are no powers of two. The shortest sees any structure wider than 1e-8.
+_AUDIT_STEPS = (CENTRAL_STEP, CENTRAL_STEP / 256)
+
+# The audit of what comes from steps shorter than those.
+_AUDIT_RATIO = 0.3
 
 # Noise is seen in differences of this order of as many values: a smooth function has none there.
 _NOISE_ORDER = 4
@@ -62,6 +66,7 @@ class Sample(NamedTuple):
 
     terms: Array  # their sum is the loss
     crossing: Crossing = Crossing.NONE
+    rounding: float = 0.0  # a bound on the error of their sum
 
 
 # By how much halving the step divides the first term of the error of a central difference.
@@ -72,9 +77,10 @@ class Estimate(NamedTuple):
     """A derivative along a line."""
 
     value: float
-    uncertainty: float  # a bound on its error: truncation and rounding
+    uncertainty: float  # a bound on its error, of truncation and rounding; infinite if unknown
     jump: float  # the slope on the right minus that on the left, over the last steps
     crossed: bool  # whether longer steps went over a kink
+    swing: float = 0.0  # by how much the slope changes over a unit, as the longest step has it
 
 
 class Line:
@@ -109,39 +115,57 @@ class Line:
                 values[...] = origin
 
 
-def _slopes(line: Line, home: Array, h: float) -> tuple[float, float, float, Sample, Sample]:
-    """The mean slope between -h and h, and those of the left and the right half."""
+class Difference(NamedTuple):
+    """The mean slope between -step and step, and those of both halves."""
+
+    step: float
+    value: float
+    left: float
+    right: float
+    rounding: float  # a bound on what rounding adds to the value
+    crossing: Crossing
+
+    @property
+    def jump(self) -> float:
+        """The slope on the right minus that on the left."""
+        return self.right - self.left
+
+
+def difference(line: Line, home: Array, h: float) -> Difference:
+    """The central difference with step h; ``home`` holds the terms of the loss at the origin."""
     right, above = line.at(h)
     left, below = line.at(-h)
-    return (
+    return Difference(
+        h,
         float((above.terms - below.terms).sum()) / (right - left),
         float((home - below.terms).sum()) / -left,
         float((above.terms - home).sum()) / right,
-        above,
-        below,
+        (above.rounding + below.rounding) / (right - left),
+        max(above.crossing, below.crossing),
     )
 
 
-def central(line: Line, home: Array, h: float, noise: float) -> Estimate | None:
-    """The central difference with step h; None if it goes over a kink or a bend.
+class _Candidate(NamedTuple):
+    """An estimate, and the differences that it comes from."""
 
-    Its uncertainty is that of rounding only.
-    """
-    value, left, right, above, below = _slopes(line, home, h)
-    if max(above.crossing, below.crossing) > Crossing.NONE:
-        return None
-    return Estimate(value, _DEVIATIONS * noise / h, right - left, False)
+    estimate: Estimate
+    step: float
+    truncation: float  # how far the differences with this step and the one before are from it
+
+    def contradicts(self, other: Difference) -> bool:
+        """Whether a difference with a shorter step is not what this estimate makes one expect.
+
+        Truncation decreases with the step, so that there is no more of it than here.
+        """
+        if other.crossing is Crossing.KINK:
+            return False
+        allowed = 2.0 * (self.estimate.uncertainty + self.truncation) + other.rounding
+        return not abs(other.value - self.estimate.value) <= allowed
 
 
 def extrapolated(
-    line: Line,
-    home: Array,
-    scale: float,
-    noise: float,
-    *,
-    step: float | None = None,
-    goal: float = 0.0,
-) -> Estimate | None:
+    line: Line, home: Array, scale: float, *, step: float | None = None, goal: float = 0.0
+) -> Estimate:
     """Central differences with ever shorter steps, extrapolated to none.
 
     Parameters
@@ -152,8 +176,6 @@ def extrapolated(
         The terms of the loss there.
     scale : float
         The unit of the steps.
-    noise : float
-        The standard deviation of the rounding of the loss.
     step : float, optional
         The longest step.
     goal : float
@@ -161,8 +183,10 @@ def extrapolated(
 
     Returns
     -------
-    Estimate or None
-        The estimate of least uncertainty; None if each step goes over a kink.
+    Estimate
+        That of least uncertainty which differences with shorter steps do not contradict. Without
+        one, because each step goes over a kink or differences do not converge, its uncertainty is
+        infinite.
 
     Notes
     -----
@@ -175,71 +199,94 @@ def extrapolated(
     Software 4 (1982): the tableau, and the difference of its neighbours as the error.
     """
     h = scale * _LONGEST_STEP if step is None else step
-    best: Estimate | None = None
-    former: list[float] = []  # the row of the tableau for the step before
-    former_crossing = Crossing.NONE
-    crossed = False
+    candidates: list[_Candidate] = []
+    measured: list[Difference] = []
+    row: list[float] = []  # of the tableau
+    crossed, swing = False, 0.0
     for _ in range(_LEVELS):
-        value, left, right, above, below = _slopes(line, home, h)
-        rounding = _DEVIATIONS * noise / h
-        crossing = max(above.crossing, below.crossing)
-        if crossing is not former_crossing:
-            former, former_crossing = [], crossing
-        candidates: list[tuple[float, float]] = []
-        row = [value]
-        if crossing is Crossing.KINK:
-            crossed, row = True, []
-        elif crossing is Crossing.OVER_BEND:
-            candidates = [(value, 2 * abs(value - before) + rounding) for before in former]
-        else:
-            ratio = _RATIOS[crossing]
-            for order, before in enumerate(former, start=1):
-                refined = row[-1] + (row[-1] - before) / (ratio**order - 1.0)
-                error = max(abs(refined - row[-1]), abs(refined - before))
-                candidates.append((refined, error + 2 * rounding))
-                row.append(refined)
-        former = row
-        for candidate, error in candidates:
-            if best is None or error < best.uncertainty:
-                best = Estimate(candidate, error, right - left, crossed)
-        if best is not None and best.uncertainty <= max(goal, rounding):
-            break  # shorter steps would only bring more rounding
+        if h < SHORTEST_STEP * scale:
+            break
+        new = difference(line, home, h)
+        former = row if measured and new.crossing is measured[-1].crossing else []
+        if not measured:
+            swing = abs(new.jump) / h * scale
+        measured.append(new)
+        row, found = _extended(former, new)
+        crossed = crossed or new.crossing is Crossing.KINK
+        for value, error in found:
+            truncation = max(abs(d.value - value) for d in measured[-2:])
+            estimate = Estimate(value, error, new.jump, crossed, swing)
+            candidates.append(_Candidate(estimate, h, truncation))
+        candidates.sort(key=_uncertainty)
+        while candidates and _uncertainty(candidates[0]) <= max(goal, new.rounding):
+            if _withstands(candidates[0], line, home, scale, measured):
+                return candidates[0].estimate  # shorter steps would only bring more rounding
+            candidates.pop(0)
         h /= 2
-    return best
+    for candidate in candidates:
+        if _withstands(candidate, line, home, scale, measured):
+            return candidate.estimate
+    return Estimate(math.nan, math.inf, math.nan, crossed, swing)
 
 
-def confirmed(line: Line, home: Array, scale: float, noise: float, first: Estimate) -> Estimate:
-    """An extrapolated estimate, as uncertain as other steps show it to be.
-
-    In a rough function, two differences that agree by chance pass for convergence.
-    """
-    second = extrapolated(line, home, scale, noise, step=_OTHER_STEP * scale)
-    if second is None:
-        return first
-    apart = abs(first.value - second.value)
-    if apart <= first.uncertainty + second.uncertainty:
-        return first
-    return first._replace(uncertainty=_DISTRUST * apart)
+def _uncertainty(candidate: _Candidate) -> float:
+    return candidate.estimate.uncertainty
 
 
-def one_sided(line: Line, home: Array, scale: float) -> tuple[float, float] | None:
-    """The slopes on the left and the right of the origin; None where one does not converge.
+def _extended(
+    former: list[float], new: Difference
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """The next row of the tableau, and the values in it with bounds on their errors."""
+    found: list[tuple[float, float]] = []
+    if new.crossing is Crossing.KINK or not math.isfinite(new.value):
+        return [], found
+    row = [new.value]
+    if new.crossing is Crossing.OVER_BEND:
+        return row, [(new.value, 2 * abs(new.value - old) + new.rounding) for old in former[:1]]
+    ratio = _RATIOS[new.crossing]
+    for order, old in enumerate(former, start=1):
+        refined = row[-1] + (row[-1] - old) / (ratio**order - 1.0)
+        error = max(abs(refined - row[-1]), abs(refined - old))
+        found.append((refined, error + 2 * new.rounding))
+        row.append(refined)
+    return row, found
 
-    They are the same where what they differ by is curvature: it halves with the step.
+
+def _withstands(
+    candidate: _Candidate, line: Line, home: Array, scale: float, measured: list[Difference]
+) -> bool:
+    """Whether no difference with a shorter step contradicts; those of the audit are added."""
+    steps = [scale * step for step in _AUDIT_STEPS if scale * step < candidate.step]
+    known = {d.step for d in measured}
+    for step in steps or [_AUDIT_RATIO * candidate.step]:
+        if step not in known and step >= SHORTEST_STEP * scale:
+            measured.insert(0, difference(line, home, step))
+    return not any(d.step < candidate.step and candidate.contradicts(d) for d in measured)
+
+
+def one_sided(line: Line, home: Array, scale: float) -> tuple[float, float, float] | None:
+    """The slopes on the left and the right of the origin, and a bound on their rounding.
+
+    None where one does not converge. They are the same where what they differ by is curvature: it
+    halves with the step.
     """
     h = scale * 2.0**-28
-    _, left, right, *_ = _slopes(line, home, h)
-    value, left_again, right_again, *_ = _slopes(line, home, h / 2)
-    size = max(abs(left), abs(right))
-    if not max(abs(left - left_again), abs(right - right_again)) <= 0.1 * size:
+    first, second = difference(line, home, h), difference(line, home, h / 2)
+    rounding = 4.0 * (first.rounding + second.rounding)
+    size = max(abs(first.left), abs(first.right))
+    change = max(abs(first.left - second.left), abs(first.right - second.right))
+    if not change <= 0.1 * size + rounding:
         return None
-    if abs(right_again - left_again) < 0.75 * abs(right - left):
-        return value, value
-    return left_again, right_again
+    if abs(second.jump) < 0.75 * abs(first.jump):
+        return second.value, second.value, rounding
+    return second.left, second.right, rounding
 
 
-def noise_of(line: Line) -> float:
+def noise_of(line: Line, distance: float | None = None) -> float:
     """The standard deviation of the rounding of the loss, from values very close to each other.
+
+    They are as near to the origin as can be, or at a ``distance`` from it: where a loss is 0 its
+    rounding is, too, and a step away it is not.
 
     References
     ----------
@@ -247,9 +294,10 @@ def noise_of(line: Line) -> float:
     Computing 33 (2011), equation 3.4: the k-th differences of independent errors of variance σ²
     have the variance σ² (2k)! / (k!)². Medians here, which a kink between two values leaves alone.
     """
+    starts = _NOISE_STARTS if distance is None else (distance, -distance)
     least = 0.0
     for spacing in _NOISE_SPACINGS:
-        terms = _values_along(line, spacing)
+        terms = _values_along(line, starts, spacing)
         if terms is None:
             return 0.0  # nothing can be measured around such a place either
         # Values of which all happen to round alike are still rounded.
@@ -260,9 +308,9 @@ def noise_of(line: Line) -> float:
     return least
 
 
-def _values_along(line: Line, spacing: float) -> Array | None:
+def _values_along(line: Line, starts: Sequence[float], spacing: float) -> Array | None:
     """The terms of the loss at places of this spacing, where they are all finite."""
-    for start in _NOISE_STARTS:
+    for start in starts:
         terms = [line.at(start + i * spacing)[1].terms for i in range(_NOISE_VALUES)]
         if np.isfinite(terms).all():
             return np.array(terms)

@@ -1,4 +1,16 @@
-"""The check itself: which derivatives are measured, how, and what becomes of each."""
+"""The check itself: which derivatives are measured, how, and what becomes of each.
+
+The way to a verdict, for each derivative:
+
+1. A central difference with the documented step. If the gradient is well within `rtol` of it, that
+   is a pass: two computations that have nothing in common do not agree in seven digits by chance.
+2. Otherwise differences with many steps, from coarse to fine, each with a bound on its rounding.
+   What is extrapolated from them is trusted if all finer ones agree (`differences.extrapolated`).
+3. `verdicts.judge` compares the gradient with that: pass, fail, or inconclusive.
+4. Where a kink is in the way, or not even the finest differences are trusted: in a network, whose
+   kinks are seen, the same for a place beside it, which makes a *kink* of a pass; in a function of
+   which nothing is known, the slopes on both sides tell whether there is one.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +23,22 @@ import numpy as np
 
 from fastbackprop.gradcheck.differences import (
     CENTRAL_STEP,
-    EPS,
+    SHORTEST_STEP,
+    Crossing,
     Estimate,
     Line,
     Sample,
-    central,
-    confirmed,
+    difference,
     extrapolated,
-    noise_of,
     one_sided,
 )
 from fastbackprop.gradcheck.verdicts import (
+    CLOSE,
     GradientEntry,
     Verdict,
     full_name,
     judge,
     relative_error,
-    size_of,
 )
 from fastbackprop.plan import Array
 from fastbackprop.specs import POSITIVE, checked_number, checked_size, known_name
@@ -38,9 +49,6 @@ METHODS = ("central", "richardson", "directional")
 # Random directions for each tensor, and as many over all tensors.
 _DIRECTIONS = 3
 
-# A central difference that is not this much better than asked for is measured with more care.
-_CLOSE = 0.05
-
 # How much slopes may differ from left to right before a kink is suspected.
 _SUSPICIOUS = 1e-3
 
@@ -48,13 +56,14 @@ _SUSPICIOUS = 1e-3
 _MOVES = 4
 
 
-class Tensor(NamedTuple):
+class CheckedTensor(NamedTuple):
     """Some variables of the loss, and their gradient."""
 
     layer: int | None
     name: str
     values: Array  # moved in place
     gradient: Array
+    summands: Array  # how large the terms are that each entry of the gradient is a sum of
 
     @property
     def full_name(self) -> str:
@@ -67,30 +76,19 @@ class Point(ABC):
 
     Attributes
     ----------
-    tensors : list of Tensor
+    tensors : list of CheckedTensor
         All variables.
     home : ndarray
         The terms of the loss.
-    noise : float
-        The standard deviation of its rounding, once it has been measured.
     """
 
-    def __init__(self, tensors: list[Tensor]) -> None:
+    def __init__(self, tensors: list[CheckedTensor]) -> None:
         self.tensors = tensors
         self.home = self.loss().terms
-        self.noise = math.nan
 
     @abstractmethod
     def loss(self) -> Sample:
         """The loss of the variables as they are now."""
-
-    def measure_noise(self, rng: np.random.Generator) -> float:
-        """The standard deviation of the rounding of the loss, along a random line."""
-        moves = []
-        for tensor in self.tensors:
-            signs = 1.0 - 2.0 * rng.integers(0, 2, tensor.values.shape)
-            moves.append((tensor.values, signs * np.maximum(1.0, np.abs(tensor.values))))
-        return noise_of(Line(self.loss, moves))
 
 
 class PiecewisePoint(Point):
@@ -127,6 +125,10 @@ class Variable(ABC):
         """The derivative by the gradient."""
 
     @abstractmethod
+    def summands(self, point: Point) -> float:
+        """How large the terms are that the derivative is a sum of."""
+
+    @abstractmethod
     def scale(self, point: Point) -> float:
         """The unit of its steps: max(1, |θ|)."""
 
@@ -147,6 +149,10 @@ class Entry(Variable):
     def analytic(self, point: Point) -> float:
         """The entry of the gradient."""
         return float(point.tensors[self._number].gradient[self.index])
+
+    def summands(self, point: Point) -> float:
+        """Those of the entry."""
+        return float(point.tensors[self._number].summands[self.index])
 
     def scale(self, point: Point) -> float:
         """The unit of its steps."""
@@ -178,6 +184,12 @@ class Direction(Variable):
         pairs = zip(self._numbers, self._parts, strict=True)
         with np.errstate(invalid="ignore", over="ignore"):  # it may be wrong in any way
             return sum(float((point.tensors[i].gradient * part).sum()) for i, part in pairs)
+
+    def summands(self, point: Point) -> float:
+        """Those of the entries, as independent numbers add up."""
+        pairs = zip(self._numbers, self._parts, strict=True)
+        squares = [((point.tensors[i].summands * part) ** 2).sum() for i, part in pairs]
+        return math.sqrt(sum(map(float, squares)))
 
     def scale(self, point: Point) -> float:
         """The unit of its steps: max(1, ‖θ‖)."""
@@ -230,24 +242,26 @@ def _groups(
 
 
 def _first(point: Point, variable: Variable, line: Line, rules: Rules) -> Estimate | None:
+    """What is cheap to measure; None if there is a kink in the way."""
+    if rules.method != "central":
+        return _careful(point, variable, line, rules, 0.0)
     scale = variable.scale(point)
-    if rules.method == "central":
-        h = CENTRAL_STEP * scale if rules.step is None else _feasible(rules.step, scale)
-        return central(line, point.home, h, point.noise)
-    return _careful(point, variable, line, rules, 0.0)
+    h = CENTRAL_STEP * scale if rules.step is None else _feasible(rules.step, scale)
+    found = difference(line, point.home, h)
+    if found.crossing > Crossing.NONE:
+        return None
+    return Estimate(found.value, found.rounding, found.jump, False)
 
 
-def _careful(
-    point: Point, variable: Variable, line: Line, rules: Rules, goal: float
-) -> Estimate | None:
+def _careful(point: Point, variable: Variable, line: Line, rules: Rules, goal: float) -> Estimate:
     scale = variable.scale(point)
     step = None if rules.step is None else _feasible(rules.step, scale)
-    return extrapolated(line, point.home, scale, point.noise, step=step, goal=goal)
+    return extrapolated(line, point.home, scale, step=step, goal=goal)
 
 
 def _feasible(step: float, scale: float) -> float:
     """A step that moves a number of this size."""
-    return max(step, 16 * EPS * scale)
+    return max(step, SHORTEST_STEP * scale)
 
 
 def _examine_tensor(
@@ -265,18 +279,23 @@ def _examine_tensor(
         analytic = variable.analytic(point)
         line = variable.line(point)
         best = first
-        if best is None or relative_error(analytic, best.value, scale) > _CLOSE * rules.rtol:
-            goal = _CLOSE * rules.rtol * size_of(analytic, 0.0, scale)
-            best = _careful(point, variable, line, rules, goal) or best
-            if best is not None and judge(analytic, best, scale, rules.rtol)[1] is Verdict.FAIL:
-                unit = variable.scale(point)
-                best = confirmed(line, point.home, unit, point.noise, best)
+        if best is None or not relative_error(analytic, best.value) <= CLOSE * rules.rtol:
+            best = _careful(point, variable, line, rules, CLOSE * rules.rtol * abs(analytic))
         if isinstance(point, PiecewisePoint):
             entry = _judge_exactly(point, variable, best, scale, rules, nearby, rng)
         else:
             entry = _judge_blindly(point, variable, line, best, scale, rules)
         entries.append(entry)
     return entries
+
+
+def _judged(
+    point: Point, variable: Variable, estimate: Estimate, scale: float, rules: Rules
+) -> tuple[float, Verdict]:
+    """The verdict, by the largest of what the derivative can be compared with."""
+    sizes = (scale, variable.summands(point), estimate.swing)
+    largest = max(size for size in sizes if math.isfinite(size))
+    return judge(variable.analytic(point), estimate, largest, rules.rtol)
 
 
 def _entry(
@@ -297,7 +316,7 @@ def _entry(
 def _judge_exactly(
     point: PiecewisePoint,
     variable: Variable,
-    estimate: Estimate | None,
+    estimate: Estimate,
     scale: float,
     rules: Rules,
     nearby: list[PiecewisePoint],
@@ -309,53 +328,47 @@ def _judge_exactly(
     the conventions for both need not add up to any of the slopes.
     """
     analytic = variable.analytic(point)
-    if estimate is not None:
-        error, verdict = judge(analytic, estimate, scale, rules.rtol)
-        if verdict is not Verdict.INCONCLUSIVE or not estimate.crossed:
-            return _entry(variable, analytic, estimate.value, error, verdict)
+    error, verdict = _judged(point, variable, estimate, scale, rules)
+    if verdict is not Verdict.INCONCLUSIVE or not estimate.crossed:
+        return _entry(variable, analytic, estimate.value, error, verdict)
     for attempt in range(_MOVES):
         if attempt == len(nearby):
             nearby.append(point.beside(rng, 2.0 ** (attempt - 10)))
         place = nearby[attempt]
-        analytic_there = variable.analytic(place)
         there = _careful(place, variable, variable.line(place), rules, 0.0)
-        if there is None:
-            continue
-        scale_there = max(scale, abs(there.value))
-        error, verdict = judge(analytic_there, there, scale_there, rules.rtol)
+        error_there, verdict = _judged(place, variable, there, scale, rules)
         if verdict is Verdict.INCONCLUSIVE:
             continue
         found = Verdict.KINK if verdict is Verdict.PASS else Verdict.FAIL
-        return _entry(variable, analytic_there, there.value, error, found)
-    value = math.nan if estimate is None else estimate.value
-    return _entry(variable, analytic, value, math.nan, Verdict.INCONCLUSIVE)
+        return _entry(variable, variable.analytic(place), there.value, error_there, found)
+    return _entry(variable, analytic, estimate.value, error, Verdict.INCONCLUSIVE)
 
 
 def _judge_blindly(
     point: Point,
     variable: Variable,
     line: Line,
-    estimate: Estimate | None,
+    estimate: Estimate,
     scale: float,
     rules: Rules,
 ) -> GradientEntry:
     """The verdict where kinks can only be guessed, from slopes that differ from left to right."""
     analytic = variable.analytic(point)
-    if estimate is None:
-        return _entry(variable, analytic, math.nan, math.nan, Verdict.INCONCLUSIVE)
-    error, verdict = judge(analytic, estimate, scale, rules.rtol)
-    size = max(abs(estimate.value), abs(analytic), scale)
+    error, verdict = _judged(point, variable, estimate, scale, rules)
+    known = [abs(value) for value in (estimate.value, analytic) if math.isfinite(value)]
+    size = max(*known, scale, 0.0)
     if verdict is Verdict.PASS and abs(estimate.jump) <= _SUSPICIOUS * size + estimate.uncertainty:
         return _entry(variable, analytic, estimate.value, error, verdict)
     sides = one_sided(line, point.home, variable.scale(point))
-    if sides is None:
-        if verdict is Verdict.FAIL and estimate.uncertainty > _SUSPICIOUS * size:
+    if sides is None:  # there may be a kink nearer than differences can tell
+        if verdict is Verdict.FAIL and math.isfinite(analytic):
             verdict = Verdict.INCONCLUSIVE
         return _entry(variable, analytic, estimate.value, error, verdict)
-    low, high = min(sides), max(sides)
-    if high - low <= _SUSPICIOUS * size:
+    *slopes, rounding = sides
+    low, high = min(slopes), max(slopes)
+    if high - low <= _SUSPICIOUS * size + rounding:
         return _entry(variable, analytic, estimate.value, error, verdict)
     nearest = min(max(analytic, low), high)
-    error = relative_error(analytic, nearest, scale)
+    error = float(relative_error(analytic, nearest, scale))
     within = error <= _SUSPICIOUS
     return _entry(variable, analytic, nearest, error, Verdict.KINK if within else Verdict.FAIL)

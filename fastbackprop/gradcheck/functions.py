@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastbackprop.gradcheck.differences import Crossing, Sample
-from fastbackprop.gradcheck.examination import Point, Tensor, checked_rules, examine
+from fastbackprop.gradcheck.differences import EPS, Crossing, Line, Sample, noise_of
+from fastbackprop.gradcheck.examination import CheckedTensor, Point, checked_rules, examine
 from fastbackprop.gradcheck.report import GradientCheckReport
 from fastbackprop.plan import Array
 from fastbackprop.specs import checked_size
 
 Loss = Callable[[Array], Any]
+
+# Up to which distance from theta, relative to max(1, |θ|), the noise measured there or nearer is
+# that of the loss. The last one is the longest step.
+_NOISE_DISTANCES = (2.0**-18, 2.0**-12, 2.0**-7)
+
+# Bound on an error by rounding, in standard deviations of that noise.
+_DEVIATIONS = 8.0
 
 
 def check(
@@ -58,7 +66,7 @@ def check(
     Notes
     -----
     Nothing is known about the inside of `loss`, so that a kink has to be guessed: where the slopes
-    on the left and on the right, over a distance of 4e-9·max(1, \\|θ\\|), differ by more than a
+    on the left and on the right, over a distance of 4e-9·max(1, abs(θ)), differ by more than a
     thousandth. There the verdict is *kink* if the gradient is between them, and *fail* if it is
     not. If one of the slopes does not converge (a jump, noise), what does not pass is
     *inconclusive*. A kink that is farther away is no obstacle: steps are shortened.
@@ -107,14 +115,27 @@ class FunctionPoint(Point):
                 f"loss returned {first!r} and then {second!r} for the same theta; differences mean "
                 "nothing then. Fix the seed of whatever is random in it."
             )
-        super().__init__([Tensor(None, "theta", theta, gradient)])
-        self.noise = self.measure_noise(rng)
+        self._home, self._noise = theta.copy(), [0.0] * len(_NOISE_DISTANCES)
+        summands = np.abs(gradient)  # which is all that is known of them
+        super().__init__([CheckedTensor(None, "theta", theta, gradient, summands)])
+        signs = 1.0 - 2.0 * rng.integers(0, 2, theta.shape)
+        line = Line(self.loss, [(theta, signs * self._unit)])
+        self._noise = [noise_of(line, distance) for distance in (None, *_NOISE_DISTANCES[1:])]
+
+    @property
+    def _unit(self) -> Array:
+        return np.maximum(1.0, np.abs(self._home))
 
     def loss(self) -> Sample:
         """The value; where it is not finite, that is as beyond a kink."""
         with np.errstate(all="ignore"):
             value = _number(self._loss(self._theta.copy()))
-        return Sample(np.array([value]), Crossing.NONE if np.isfinite(value) else Crossing.KINK)
+        if not np.isfinite(value):
+            return Sample(np.array([value]), Crossing.KINK)
+        distance = float((np.abs(self._theta - self._home) / self._unit).max())
+        near = bisect.bisect_left(_NOISE_DISTANCES[:-1], distance)
+        rounding = _DEVIATIONS * max(self._noise[: near + 1]) + EPS * abs(value)
+        return Sample(np.array([value]), Crossing.NONE, rounding)
 
 
 def _checked_theta(theta: Any) -> Array:

@@ -127,7 +127,7 @@ def check_gradients(
     twin = state_of(twin_plan, theta, mask_seed)
     targets = checked_targets(y, len(given), plan.n_out, plan.loss, _FLOAT64)
     data = TrainingData(np.array(given, dtype=np.float64, order="C"), targets, weights)
-    point = NetworkPoint(twin, data, inputs=with_inputs, rng=rng)
+    point = NetworkPoint(twin, data, inputs=with_inputs)
     entries = examine(point, rules, rng)
     comparisons = [training_step(point, way, rules.rtol) for way in WAYS]
     if all(stage.dropout == 0.0 for stage in twin_plan.stages):  # else each step has its own mask

@@ -9,7 +9,15 @@ import numpy as np
 from fastbackprop.activations import Activation
 from fastbackprop.data import TrainingData
 from fastbackprop.gradcheck.differences import Crossing, Sample
-from fastbackprop.gradcheck.examination import PiecewisePoint, Tensor
+from fastbackprop.gradcheck.examination import CheckedTensor, PiecewisePoint
+from fastbackprop.gradcheck.rounding import (
+    loss_rounding,
+    mean_factor,
+    output_errors,
+    output_sizes,
+    propagated,
+    target_values,
+)
 from fastbackprop.plan import Array, Plan
 from fastbackprop.probe import Probe
 from fastbackprop.state import State
@@ -28,13 +36,14 @@ def state_of(plan: Plan, theta: Array, seed: int) -> State:
 class NetworkPoint(PiecewisePoint):
     """A network's parameters and its inputs, in float64."""
 
-    def __init__(
-        self, state: State, data: TrainingData, *, inputs: bool, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, state: State, data: TrainingData, *, inputs: bool) -> None:
         self.state, self.data = state, data
         self._inputs = inputs
         self.probe = Probe(state, data, inputs=True, dropout_epoch=EPOCH)
-        self._total = _total_weight(data)
+        weights = np.ones(len(data.X)) if data.weights is None else data.weights
+        self._total = float(weights.sum())
+        self._shares = weights / self._total
+        self._targets = target_values(data.targets, state.plan.n_out)
         # The parameters change between two passes, so that a copy kept from an earlier one shows.
         theta = state.params.copy()
         state.params *= 0.5
@@ -46,32 +55,52 @@ class NetworkPoint(PiecewisePoint):
         self._kinks, self._bends = sides(state.plan, self.probe, data)
         self._home_kinks = [side() for side in self._kinks]
         self._home_bends = [side() for side in self._bends]
+        self._output_errors = output_errors(state, self.probe.stages())
         super().__init__(self._tensors())
         if not np.isfinite(self.home).all():
             raise ValueError(
                 "the loss is not finite at these parameters and inputs, so that it has no "
                 "gradient to check"
             )
-        self.noise = self.measure_noise(rng)
 
-    def _tensors(self) -> list[Tensor]:
+    def _tensors(self) -> list[CheckedTensor]:
         plan = self.state.plan
         tensors = []
-        pairs = zip(plan.matrices(self.state.params), plan.matrices(self.gradient), strict=True)
-        for i, (matrix, gradient) in enumerate(pairs):
-            n_in = plan.stages[i].dense.n_in
-            tensors.append(Tensor(i, "weight", matrix[:n_in], gradient[:n_in]))
-            if plan.stages[i].dense.bias:
-                tensors.append(Tensor(i, "bias", matrix[n_in], gradient[n_in]))
+        summands, of_inputs = self._summands()
+        flats = (self.state.params, self.gradient, summands)
+        matrices = zip(*map(plan.matrices, flats), strict=True)
+        for i, (values, gradient, sizes) in enumerate(matrices):
+            n_in, bias = plan.stages[i].dense.n_in, plan.stages[i].dense.bias
+            weight = slice(n_in)
+            tensors.append(
+                CheckedTensor(i, "weight", values[weight], gradient[weight], sizes[weight])
+            )
+            if bias:
+                tensors.append(CheckedTensor(i, "bias", values[n_in], gradient[n_in], sizes[n_in]))
         if self._inputs:
-            tensors.append(Tensor(None, "X", self.data.X, self._input_gradient))
+            tensors.append(CheckedTensor(None, "X", self.data.X, self._input_gradient, of_inputs))
         return tensors
+
+    def _summands(self) -> tuple[Array, Array]:
+        """How large the terms are whose sum is each entry of the gradient: a and y, not a - y."""
+        plan, stages = self.state.plan, self.probe.stages()
+        sizes = output_sizes(plan.loss, stages[-1].a, self._targets, self._shares)
+        sizes *= mean_factor(plan.loss, plan.n_out)
+        parameters, inputs = propagated(self.state, stages, sizes)
+        return parameters, inputs * abs(plan.rescaling.scale)
 
     def loss(self) -> Sample:
         """The loss, row by row, and whether any unit has changed sides."""
         self.probe.measure()
         terms = self.probe.row_losses / self._total
-        return Sample(terms, self._crossing() if np.isfinite(terms).all() else Crossing.KINK)
+        if not np.isfinite(terms).all():
+            return Sample(terms, Crossing.KINK)
+        plan, outputs = self.state.plan, self.probe.stages()[-1].a
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounding = loss_rounding(
+                plan.loss, outputs, self._targets, self._output_errors, self._shares
+            )
+        return Sample(terms, self._crossing(), rounding)
 
     def _crossing(self) -> Crossing:
         for side, home in zip(self._kinks, self._home_kinks, strict=True):
@@ -90,7 +119,7 @@ class NetworkPoint(PiecewisePoint):
         theta, X = plan.pack(self.state.params), self.data.X
         state = state_of(plan, _moved(theta, rng, distance), self.state.seed)
         data = self.data._replace(X=_moved(X, rng, distance))
-        return NetworkPoint(state, data, inputs=self._inputs, rng=rng)
+        return NetworkPoint(state, data, inputs=self._inputs)
 
     def copy(self) -> State:
         """A network with the same parameters, which may be trained."""
@@ -98,7 +127,7 @@ class NetworkPoint(PiecewisePoint):
         return state_of(plan, plan.pack(self.state.params), self.state.seed)
 
     @property
-    def parameters(self) -> list[Tensor]:
+    def parameters(self) -> list[CheckedTensor]:
         """The tensors that are not inputs."""
         return [tensor for tensor in self.tensors if tensor.layer is not None]
 
@@ -114,25 +143,10 @@ class NetworkPoint(PiecewisePoint):
             wrong += sum(int((now.view(np.uint64) != then).sum()) for now, then in pairs)
         return wrong
 
-    def magnitudes(self) -> list[Array]:
-        """Σ |x|·|dz| of each parameter: what the rounding of its gradient is proportional to."""
-        self.probe.differentiate()
-        result = []
-        for stage, values in zip(self.state.plan.stages, self.probe.stages(), strict=True):
-            x, dz = np.abs(values.x), np.abs(values.dz)
-            result.append(x.T @ dz)
-            if stage.dense.bias:
-                result.append(dz.sum(axis=0))
-        return result
-
 
 def _moved(values: Array, rng: np.random.Generator, distance: float) -> Array:
     moves = rng.uniform(-1.0, 1.0, values.shape)
     return values + distance * np.maximum(1.0, np.abs(values)) * moves
-
-
-def _total_weight(data: TrainingData) -> float:
-    return float(len(data.X) if data.weights is None else data.weights.sum())
 
 
 def sides(
@@ -175,6 +189,5 @@ def _signs(a: Array) -> Callable[[], Array]:
 
 
 def _difference(outputs: Array, data: TrainingData, n_out: int) -> Callable[[], Array]:
-    labels, values, _ = data.targets
-    targets = np.eye(n_out)[labels] if values is None else values
+    targets = target_values(data.targets, n_out)
     return lambda: outputs - targets

@@ -12,8 +12,11 @@ from fastbackprop.gradcheck.verdicts import (
     GradientEntry,
     GradientMismatch,
     Verdict,
+    excess,
     significant_digits,
 )
+from fastbackprop.presentation import html_table, new_axes, text_table
+from fastbackprop.specs import checked_size
 
 _WIDTH = 80
 _SHOWN = 5  # failures that the text lists
@@ -28,6 +31,7 @@ _STYLES: dict[Verdict, dict[str, Any]] = {
     Verdict.INCONCLUSIVE: {"color": "#999999", "marker": "s", "s": 16, "alpha": 0.8},
     Verdict.FAIL: {"color": "#D55E00", "marker": "X", "s": 40},
 }
+_MOST_LABELS = 16  # under the picture, side by side
 _EXACT = 1e-17  # where the picture puts an error of 0, or one that is not known
 
 
@@ -39,7 +43,7 @@ class Comparison(NamedTuple):
     what : str
         Which one.
     error : float
-        The worst relative error.
+        The worst relative error; NaN if there was nothing to compare.
     tolerance : float
         What it may be.
     name : str or None
@@ -57,15 +61,20 @@ class Comparison(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether they agree."""
-        return self.error <= self.tolerance
+        """Whether they agree, as far as they could be compared."""
+        return not self.error > self.tolerance
+
+    def __str__(self) -> str:
+        if math.isnan(self.error):
+            return f"{self.what}: not compared, rounding puts units of every row across a kink"
+        return f"{self.what}: worst error {self.error:.1e} (allowed {self.tolerance:.0e})"
 
     def describe(self) -> str:
         """The worst error in one line."""
         digits = significant_digits(self.actual, self.expected)
         return (
             f"{self.what}: {self.name} is {self.actual:.{digits}g} instead of "
-            f"{self.expected:.{digits}g} (relative error {self.error:.0e} > {self.tolerance:.0e})"
+            f"{self.expected:.{digits}g} (relative error {excess(self.error, self.tolerance)})"
         )
 
 
@@ -83,7 +92,7 @@ class TensorSummary(NamedTuple):
     counts : dict of Verdict to int
         How many of each verdict.
     error : float
-        The worst relative error of those that passed or failed; 0 if there are none.
+        The worst relative error of those that are not inconclusive; NaN if there are none.
     """
 
     name: str
@@ -91,6 +100,11 @@ class TensorSummary(NamedTuple):
     total: int | None
     counts: dict[Verdict, int]
     error: float
+
+    @property
+    def undecided(self) -> bool:
+        """Whether every entry is inconclusive."""
+        return self.counts[Verdict.INCONCLUSIVE] == self.checked
 
 
 class GradientCheckReport:
@@ -128,11 +142,10 @@ class GradientCheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed, and not everything was inconclusive."""
-        verdicts = {entry.verdict for entry in self.entries}
+        """Whether nothing failed, and something of every tensor is decided."""
         return (
-            Verdict.FAIL not in verdicts
-            and verdicts != {Verdict.INCONCLUSIVE}
+            not _count(self.entries, Verdict.FAIL)
+            and not self._undecided
             and all(comparison.ok for comparison in self.comparisons)
             and self.reproducible
         )
@@ -142,6 +155,11 @@ class GradientCheckReport:
         """Whether the same gradient, computed again, had the same bits."""
         return self.different_bits == 0
 
+    @property
+    def _undecided(self) -> list[str]:
+        """The tensors of which nothing is known."""
+        return [summary.name for summary in self.by_tensor() if summary.undecided]
+
     def worst(self, count: int = 10) -> list[GradientEntry]:
         """The entries of largest relative error: failures first, then inconclusive ones.
 
@@ -149,13 +167,26 @@ class GradientCheckReport:
         ----------
         count : int, default 10
             How many at most.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `count` is not a positive integer.
+
+        Examples
+        --------
+        >>> import fastbackprop as fb
+        >>> report = fb.gradcheck.check(lambda x: x @ x, lambda x: x, [1.0, 2.0])
+        >>> [entry.name for entry in report.worst(1)]
+        ['theta[0]']
         """
+        most = checked_size("count", count)
 
         def rank(entry: GradientEntry) -> tuple[int, float]:
             error = entry.relative_error
             return _RANK[entry.verdict], -error if error == error else math.inf
 
-        return sorted(self.entries, key=rank)[:count]
+        return sorted(self.entries, key=rank)[:most]
 
     def by_tensor(self) -> list[TensorSummary]:
         """The number of entries of each verdict, and the worst error, for each tensor."""
@@ -165,21 +196,14 @@ class GradientCheckReport:
                 len(group),
                 None if group[0].directional else self._totals[name],
                 {verdict: _count(group, verdict) for verdict in Verdict},
-                max((e.relative_error for e in group if _is_decided(e)), default=0.0),
+                max((e.relative_error for e in group if _is_decided(e)), default=math.nan),
             )
             for name, group in self._groups().items()
         ]
 
     def summary(self) -> str:
         """A table with a line for each tensor, as text of at most 80 columns."""
-        head = ("Tensor", "Checked", "Pass", "Kink", "Unclear", "Fail", "Worst error")
-        rows = [head, *self._rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        return "\n".join(
-            f"{row[0]:<{widths[0]}}"
-            + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))
-            for row in rows
-        )
+        return text_table(self._rows())
 
     def raise_for_failure(self) -> None:
         """Raise unless `ok`.
@@ -194,9 +218,7 @@ class GradientCheckReport:
 
     def __str__(self) -> str:
         lines = [self._verdict(), "", self.summary(), ""]
-        for comparison in self.comparisons:
-            error = f"{comparison.error:.1e} (allowed {comparison.tolerance:.0e})"
-            lines.append(f"{comparison.what}: worst error {error}")
+        lines += map(str, self.comparisons)
         lines.append(self._repeatability())
         if not self.ok:
             lines += ["", *(piece for line in self._problems(_SHOWN) for piece in _wrapped(line))]
@@ -206,24 +228,10 @@ class GradientCheckReport:
         return f"<GradientCheckReport: {self._verdict().removeprefix('Gradients ')}>"
 
     def _repr_html_(self) -> str:
-        head, *rows = (
-            ("Tensor", "Checked", "Pass", "Kink", "Unclear", "Fail", "Worst error"),
-            *self._rows(),
-        )
-        cells = "".join(f"<th>{escape(name)}</th>" for name in head)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-        )
-        after = [
-            f"{comparison.what}: worst error {comparison.error:.1e}"
-            for comparison in self.comparisons
-        ]
+        after = [str(comparison) for comparison in self.comparisons]
         after += [self._repeatability(), *([] if self.ok else self._problems(_SHOWN))]
         items = "".join(f"<li>{escape(line)}</li>" for line in after)
-        return (
-            f"<p><b>{escape(self._verdict())}</b></p>"
-            f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table><ul>{items}</ul>"
-        )
+        return f"<p><b>{escape(self._verdict())}</b></p>{html_table(self._rows())}<ul>{items}</ul>"
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the relative error of every entry, tensor by tensor, on a logarithmic axis.
@@ -242,7 +250,7 @@ class GradientCheckReport:
         ImportError
             If matplotlib is not installed.
         """
-        axes = _new_axes() if ax is None else ax
+        axes = new_axes() if ax is None else ax
         groups = self._groups()
         points: dict[Verdict, list[tuple[float, float]]] = {verdict: [] for verdict in Verdict}
         for column, group in enumerate(groups.values()):
@@ -267,7 +275,10 @@ class GradientCheckReport:
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, _EXACT / 3), max(high, 10 * self.rtol))
         axes.set_xlim(-0.5, len(groups) - 0.5)
-        axes.set_xticks(range(len(groups)), groups, rotation=30, horizontalalignment="right")
+        every = math.ceil(len(groups) / _MOST_LABELS)
+        labels = [_short_name(group[0]) for group in groups.values()]
+        axes.set_xticks(range(0, len(groups), every), labels[::every])
+        axes.set_xlabel("tensor")
         axes.set_ylabel(f"relative error (0 is drawn at {_EXACT:g})")
         axes.grid(axis="y", alpha=0.3)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
@@ -280,25 +291,29 @@ class GradientCheckReport:
         return groups
 
     def _rows(self) -> list[tuple[str, ...]]:
-        rows = []
+        """The summary; the first row is the head."""
+        rows = [("Tensor", "Checked", "Pass", "Kink", "Unclear", "Fail", "Worst error")]
         for name, checked, total, counts, error in self.by_tensor():
             measured = f"{checked:,}" if total in (checked, None) else f"{checked:,}/{total:,}"
             numbers = [
                 f"{counts[verdict]:,}"
                 for verdict in (Verdict.PASS, Verdict.KINK, Verdict.INCONCLUSIVE, Verdict.FAIL)
             ]
-            rows.append((name, measured, *numbers, f"{error:.1e}"))
+            rows.append((name, measured, *numbers, "-" if math.isnan(error) else f"{error:.1e}"))
         return rows
 
     def _verdict(self) -> str:
         unit = "directions" if self.method == "directional" else "entries"
         how = f"{len(self.entries):,} {unit}, {self.method}, rtol {self.rtol:g}"
+        unclear = _count(self.entries, Verdict.INCONCLUSIVE)
+        if unclear:
+            how += f"; {unclear:,} inconclusive"
+        failed = _count(self.entries, Verdict.FAIL)
         if self.ok:
             return f"Gradients passed: {how}"
-        failed = _count(self.entries, Verdict.FAIL)
-        if not failed and not any(_is_decided(entry) for entry in self.entries):
-            return f"Gradients NOT CHECKED, all inconclusive: {how}"
-        return f"Gradients FAILED: {failed:,} of {how}"
+        if failed or not self._undecided:
+            return f"Gradients FAILED: {failed:,} of {how}"
+        return f"Gradients UNDECIDED: {how}"
 
     def _repeatability(self) -> str:
         if self.reproducible:
@@ -313,11 +328,11 @@ class GradientCheckReport:
         more = _count(self.entries, Verdict.FAIL) - len(failures)
         if more:
             problems.append(f"{more:,} more {'entries fail' if more > 1 else 'entry fails'}")
-        if not problems and not any(_is_decided(entry) for entry in self.entries):
-            problems.append(
-                "every entry is inconclusive: finite differences are not precise enough here; "
-                "scale the inputs to about 1, or leave out step"
-            )
+        problems += [
+            f"{name}: nothing is decided, every derivative is inconclusive: finite differences are "
+            "not precise enough here; scale the inputs to about 1, or leave out step"
+            for name in self._undecided
+        ]
         problems += [comparison.describe() for comparison in self.comparisons if not comparison.ok]
         return problems if self.reproducible else [*problems, self._repeatability()]
 
@@ -334,6 +349,11 @@ def _is_decided(entry: GradientEntry) -> bool:
     return entry.verdict is not Verdict.INCONCLUSIVE
 
 
+def _short_name(entry: GradientEntry) -> str:
+    """What is written under the picture: w0, b0, w1, ... and X."""
+    return entry.tensor if entry.layer is None else f"{entry.tensor[0]}{entry.layer}"
+
+
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
 
@@ -343,16 +363,3 @@ def _drawable(error: float) -> float:
     if error != error:
         return _EXACT
     return min(max(error, _EXACT), 1e3)
-
-
-def _new_axes() -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            'the picture needs matplotlib: pip install "fastbackprop[cli]"'
-        ) from error
-    figure = Figure(figsize=(7.0, 4.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()

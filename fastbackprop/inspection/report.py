@@ -10,14 +10,13 @@ from html import escape
 from typing import Any
 
 from fastbackprop.activations import Activation
+from fastbackprop.presentation import Row, html_table, new_axes, text_table
 
 # What stands out: a fraction saturated, and a gradient that changes between last and first layer.
 _MOSTLY_SATURATED = 0.5
 _LARGE_CHANGE = 1e3
 
 _WIDTH = 80
-
-_Row = tuple[str, ...]
 
 # Colours of Okabe and Ito, which colour-blind people can tell apart; markers and hatches for print.
 _LINES: dict[str, dict[str, Any]] = {
@@ -132,18 +131,18 @@ class Diagnostics:
 
     def __str__(self) -> str:
         found = [textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in self._summary()]
-        return "\n\n".join([*map(_text_table, self._tables()), "\n".join(found)])
+        return "\n\n".join([*map(text_table, self._tables()), "\n".join(found)])
 
     def _repr_html_(self) -> str:
-        tables = "".join(map(_html_table, self._tables()))
+        tables = "".join(map(html_table, self._tables()))
         return tables + "".join(f"<p>{escape(line)}</p>" for line in self._summary())
 
     def _summary(self) -> list[str]:
         return [f"Loss {_short(self.loss)} over {self.rows:,} rows.", *self.findings]
 
-    def _tables(self) -> Iterator[list[_Row]]:
+    def _tables(self) -> Iterator[list[Row]]:
         """Activations, then gradients; each a list of rows, the first of them the head."""
-        activations: list[_Row] = [
+        activations: list[Row] = [
             (
                 layer.name,
                 f"{layer.n_in}-{layer.n_out}",
@@ -157,7 +156,7 @@ class Diagnostics:
         ]
         head = ("Layer", "Units", "Activation", "Mean", "Std", "Dead", "Saturated")
         yield [head, *activations]
-        gradients: list[_Row] = [
+        gradients: list[Row] = [
             (
                 layer.name,
                 f"{layer.weight_gradient_norm:.2e}",
@@ -187,15 +186,9 @@ class Diagnostics:
         ImportError
             If matplotlib is not installed.
         """
-        try:
-            from matplotlib import pyplot
-            from matplotlib.ticker import MaxNLocator
-        except ImportError as error:
-            raise ImportError(
-                'plot needs matplotlib, which is not installed: pip install "fastbackprop[cli]"'
-            ) from error
-        if ax is None:
-            _, ax = pyplot.subplots(layout="constrained")
+        ax = new_axes() if ax is None else ax
+        from matplotlib.ticker import MaxNLocator
+
         ax.set_yscale("log")
         for attribute, style in _LINES.items():
             heights = [_positive(getattr(layer, attribute)) for layer in self.layers]
@@ -286,20 +279,3 @@ def _percent(fraction: float | None) -> str:
 def _positive(value: float | None) -> float:
     """The value, or NaN, which a logarithmic axis leaves out."""
     return value if value else math.nan
-
-
-def _text_table(rows: Sequence[_Row]) -> str:
-    """Columns as wide as they need, the first one aligned to the left."""
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return "\n".join(
-        "  ".join([f"{name:<{first}}", *map(str.rjust, cells, others)]) for name, *cells in rows
-    )
-
-
-def _html_table(rows: Sequence[_Row]) -> str:
-    head, *body = (
-        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
-        for tag, row in zip(["th", *["td"] * (len(rows) - 1)], rows, strict=True)
-    )
-    lines = "".join(f"<tr>{line}</tr>" for line in body)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
