@@ -9,9 +9,9 @@ import fastbackprop as fb
 from fastbackprop.gradcheck import METHODS, GradientEntry, Verdict, check
 from fastbackprop.gradcheck.differences import (
     Crossing,
+    Estimate,
     Line,
     Sample,
-    Estimate,
     difference,
     extrapolated,
     noise_of,

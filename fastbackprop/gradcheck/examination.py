@@ -192,9 +192,12 @@ class Direction(Variable):
         return math.sqrt(sum(map(float, squares)))
 
     def scale(self, point: Point) -> float:
-        """The unit of its steps: max(1, ‖θ‖)."""
-        squares = [float((point.tensors[i].values ** 2).sum()) for i in self._numbers]
-        return max(1.0, math.sqrt(sum(squares)))
+        """The unit of its steps: so long that no entry moves by more than max(1, |θ|)."""
+        pairs = zip(self._numbers, self._parts, strict=True)
+        return 1.0 / max(
+            float((np.abs(part) / np.maximum(1.0, np.abs(point.tensors[i].values))).max())
+            for i, part in pairs
+        )
 
 
 def checked_rules(method: object, step: object, rtol: object, most: object, what: str) -> Rules:
