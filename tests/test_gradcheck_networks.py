@@ -95,7 +95,7 @@ def test_both_ways_to_divide_a_step_of_training(by_inputs, monkeypatch):
     report = fb.check_gradients(net, *data_for(net, 17), max_per_tensor=20)
     report.raise_for_failure()
     (epoch,) = (c for c in report.comparisons if c.what == "training epoch (two steps)")
-    assert 0 < epoch.error < 1e-9
+    assert 0 < epoch.error < 1e-8
 
 
 def test_integer_inputs_and_rescaling():
@@ -420,7 +420,10 @@ class TestTheCheckItself:
         net = fb.Network([4, 5, 3], "softplus", "mse", random_state=0)
         X, y = data_for(net, 6)
         fb.check_gradients(net, 1000 * X, 1000 * y).raise_for_failure()
-        fb.check_gradients(net, 1e-6 * X, y + 1e6).raise_for_failure()
+        report = fb.check_gradients(net, 1e-6 * X, y + 1e6)
+        assert count(report, "fail") == 0
+        # The rounding of a loss of 1e12 is more than a difference of it can see through.
+        assert count(report, "inconclusive") > 0
 
     def test_a_network_that_has_learned_everything(self):
         net = fb.Network([2, 8, 2], "tanh", "cross_entropy", random_state=0)

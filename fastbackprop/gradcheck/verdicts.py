@@ -189,11 +189,11 @@ def judge(analytic: float, estimate: Estimate, scale: float, rtol: float) -> tup
     if not math.isfinite(uncertainty):
         return math.nan, Verdict.INCONCLUSIVE
     error = float(relative_error(analytic, value))
-    if error <= rtol:
-        return error, Verdict.PASS
     size = max(abs(analytic), abs(value))
     if abs(analytic - value) > rtol * size + uncertainty:
         return error, Verdict.FAIL
-    if uncertainty <= max(_CERTAINTY * size, rtol * scale):
-        return float(relative_error(analytic, value, uncertainty / (CLOSE * rtol))), Verdict.PASS
-    return error, Verdict.INCONCLUSIVE
+    if error > rtol and uncertainty > max(_CERTAINTY * size, rtol * scale):
+        return error, Verdict.INCONCLUSIVE
+    explained = abs(analytic - value) <= uncertainty
+    floor = uncertainty / (CLOSE * rtol) if explained else 0.0
+    return float(relative_error(analytic, value, floor)), Verdict.PASS
