@@ -1,6 +1,7 @@
 """``fastbackprop check``: whether the gradients of a network are those of its loss."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from fastbackprop.plan import Array
 
 _HEADS = {"cross_entropy": "cross-ent.", "binary_cross_entropy": "bin. c.-e."}
 
+# What is checked of a MODEL, unless options say otherwise; without one, they have no meaning.
+_ROWS, _METHOD, _MAX_PER_TENSOR = 32, "central", 1000
+
 _DESCRIPTION = """\
 Compare the gradients that the compiled kernels compute with finite differences
 of the loss, in float64. With a network: one that train or Network.save wrote,
@@ -29,7 +33,8 @@ Without --data the inputs are random numbers, and the targets, too. DATA is what
 fastbackprop train takes; its test rows are used, as the network takes them.
 
 exit codes:
-  0 all gradients are right; 1 some are not; 2 wrong arguments or files
+  0 all gradients are right; 1 some are not, or of some tensor nothing can be
+  decided; 2 wrong arguments or files
 
 examples:
   fastbackprop check
@@ -58,23 +63,20 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--rows",
         type=arguments.integer(1),
-        default=32,
         metavar="N",
-        help="how many rows (default: %(default)s)",
+        help=f"how many rows (default: {_ROWS})",
     )
     group.add_argument(
         "--method",
         choices=METHODS,
-        default="central",
-        help="how derivatives are measured (default: %(default)s)",
+        help=f"how derivatives are measured (default: {_METHOD})",
     )
     group.add_argument(
         "--max-per-tensor",
         type=arguments.integer(0),
-        default=1000,
         metavar="N",
         help="entries of each tensor to check, chosen at random; 0 checks all "
-        "(default: %(default)s)",
+        f"(default: {_MAX_PER_TENSOR})",
     )
     group.add_argument(
         "--seed",
@@ -97,21 +99,22 @@ def run(options: argparse.Namespace) -> int:
     """Check, print, and tell by the exit code."""
     output = Output(options.style)
     if options.model is None:
-        if options.data is not None or options.plot is not None:
-            option = "--data" if options.data is not None else "--plot"
-            raise ValueError(f"{option} needs a MODEL: fastbackprop check MODEL {option} ...")
+        for option in ("--data", "--rows", "--method", "--max-per-tensor", "--plot"):
+            if getattr(options, option[2:].replace("-", "_")) is not None:
+                raise ValueError(f"{option} needs a MODEL: fastbackprop check MODEL {option} ...")
         return _print_table(output, options.seed)
     net = load(options.model)
     X, y = _rows(net, options)
     if options.plot is not None:
         _check_plot(options.plot)
     compile_kernels(np.dtype(np.float64), output)
+    most = options.max_per_tensor
     report = check_gradients(
         net,
         X,
         y,
-        method=options.method,
-        max_per_tensor=options.max_per_tensor or None,
+        method=options.method or _METHOD,
+        max_per_tensor=(_MAX_PER_TENSOR if most is None else most) or None,
         seed=options.seed,
     )
     output.result(str(report))
@@ -123,8 +126,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rows(net: Network, options: argparse.Namespace) -> tuple[Array, Array]:
+    rows = options.rows or _ROWS
     if options.data is None:
-        return random_data(net, options.rows, options.seed)
+        return random_data(net, rows, options.seed)
     task = data.load_task(options.data, regression=not net.loss_function.is_classification)
     if (task.n_in, task.n_out) != (net.sizes[0], net.sizes[-1]):
         raise ValueError(
@@ -132,7 +136,7 @@ def _rows(net: Network, options: argparse.Namespace) -> tuple[Array, Array]:
             f"{options.model} {net.sizes[0]} and {net.sizes[-1]}"
         )
     X, y = task.test
-    return X[: options.rows], y[: options.rows]
+    return X[:rows], y[:rows]
 
 
 def _check_plot(path: Path) -> None:
@@ -155,14 +159,14 @@ def _send(output: Output, report: GradientCheckReport) -> None:
             tensor=tensor.name,
             checked=tensor.checked,
             total=tensor.total,
-            worst_error=tensor.error,
+            worst_error=_finite(tensor.error),
             **{str(verdict): count for verdict, count in tensor.counts.items()},
         )
     for comparison in report.comparisons:
         output.event(
             "comparison",
             what=comparison.what,
-            worst_error=comparison.error,
+            worst_error=_finite(comparison.error),
             tolerance=comparison.tolerance,
             ok=comparison.ok,
         )
@@ -173,8 +177,13 @@ def _send(output: Output, report: GradientCheckReport) -> None:
         reproducible=report.reproducible,
         worst=worst.name,
         verdict=str(worst.verdict),
-        worst_error=worst.relative_error,
+        worst_error=_finite(worst.relative_error),
     )
+
+
+def _finite(error: float) -> float | None:
+    """An error for JSON, which knows no NaN: null if there is none."""
+    return error if math.isfinite(error) else None
 
 
 def _print_table(output: Output, seed: int) -> int:

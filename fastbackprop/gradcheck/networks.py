@@ -60,12 +60,12 @@ def check_gradients(
         not depend on the number of parameters.
     step : float, optional
         The step of a central difference, or the first of an extrapolation. By default
-        ε^(1/3)·max(1, \\|θ\\|) = 6e-6·max(1, \\|θ\\|), and 2⁻⁷·max(1, \\|θ\\|).
+        ε^(1/3)·max(1, abs(θ)) = 6e-6·max(1, abs(θ)), and 2⁻⁷·max(1, abs(θ)).
     rtol : float, default 1e-6
-        The relative error that passes.
+        The error that passes, relative to the larger of both values of each entry.
     max_per_tensor : int, optional
         Check that many entries of each tensor, chosen at random. All unless given: a network of
-        100,000 parameters takes some seconds for a batch of 32.
+        100,000 parameters takes about a minute for a batch of 32.
     sample_weight : array_like, (n,), optional
         As in `Network.fit`.
     inputs : bool, default True
@@ -84,15 +84,20 @@ def check_gradients(
 
     Notes
     -----
-    The relative error of an entry is \\|analytic − numeric\\| over the larger of the two, or over a
-    tenth of the largest numeric derivative in its tensor if that is more. Each entry is
+    The relative error of an entry is the difference of both values over the larger of the two.
+    Finite differences with many steps are made where the first one is not within a twentieth of
+    `rtol`; each has a bound on its error: by rounding, from the sizes of the terms of the loss, and
+    by truncation, from the differences between steps. An estimate that finer steps contradict is
+    not used. Each entry is
 
-    - *pass*: the error is within `rtol`, or within the rounding of the finite difference;
-    - *fail*: it is not;
+    - *pass*: the error is within `rtol`; or it is within the bound, and that is small, compared
+      with the entry (1e-3) or with the terms that it is a sum of (`rtol`);
+    - *fail*: it is more than the bound and `rtol` explain;
     - *kink*: a unit is at a kink (of relu, leaky_relu, elu with α ≠ 1, mae or quantile) or closer
       to it than differences resolve, seen by the sides its units are on. There the gradient is
       compared with differences at a point nearby without kinks, and agrees;
-    - *inconclusive*: differences with step h and h/2 disagree by more than the error.
+    - *inconclusive*: no estimate is good enough to tell. A report is not `ok` if that is all that
+      is known of a tensor.
 
     References
     ----------

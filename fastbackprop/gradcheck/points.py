@@ -55,8 +55,10 @@ class NetworkPoint(PiecewisePoint):
         self._kinks, self._bends = sides(state.plan, self.probe, data)
         self._home_kinks = [side() for side in self._kinks]
         self._home_bends = [side() for side in self._bends]
-        self._output_errors = output_errors(state, self.probe.stages())
-        super().__init__(self._tensors())
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite, see below
+            self._output_errors = output_errors(state, self.probe.stages())
+            tensors = self._tensors()
+        super().__init__(tensors)
         if not np.isfinite(self.home).all():
             raise ValueError(
                 "the loss is not finite at these parameters and inputs, so that it has no "
