@@ -1,5 +1,6 @@
 """The check of any function's gradient: its verdicts, its errors and its report."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -364,8 +365,11 @@ class TestReport:
         assert "5e-01 &gt; 1e-06" in html
 
     def test_plot(self, failed, tmp_path):
-        pytest.importorskip("matplotlib")
+        pytest.importorskip("matplotlib").use("agg")
+        from matplotlib import pyplot
+
         axes = failed.plot()
+        assert axes is pyplot.gca()  # so that pyplot.show() shows it
         assert axes.get_yscale() == "log"
         assert [text.get_text() for text in axes.get_xticklabels()] == ["theta"]
         labels = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -377,6 +381,31 @@ class TestReport:
         assert high > 0.5
         assert failed.plot(axes) is axes
         axes.figure.savefig(tmp_path / "check.png")
+        pyplot.close("all")
+
+    def test_plot_of_many_tensors(self):
+        pytest.importorskip("matplotlib").use("agg")
+        from matplotlib import pyplot
+
+        net = fb.Network([3] * 16, "tanh", random_state=0, dtype="float64")
+        report = fb.check_gradients(net, np.ones((2, 3)), np.zeros((2, 3)), max_per_tensor=1)
+        axes = report.plot()
+        labels = [text.get_text() for text in axes.get_xticklabels()]
+        assert labels[:3] == ["w0", "w1", "w2"]  # every second one, so that none overlap
+        axes.figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in axes.get_xticklabels()]
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+        pyplot.close("all")
+
+    @pytest.mark.parametrize("count", [-1, 0, True, 2.5])
+    def test_worst_of_no_number(self, failed, count):
+        with pytest.raises((TypeError, ValueError), match="count"):
+            failed.worst(count)
+
+    def test_an_infinite_gradient_is_a_failure_without_a_warning(self):
+        report = check(loss, np.array([np.inf, 0.0, 0.0, 0.0]), THETA)
+        assert verdicts(report)[0] == "fail"
+        assert "inf" in str(report)
 
     def test_plot_without_matplotlib(self, failed, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)

@@ -15,7 +15,7 @@ from fastbackprop.gradcheck.verdicts import (
     excess,
     significant_digits,
 )
-from fastbackprop.presentation import html_table, new_axes, text_table
+from fastbackprop.presentation import Row, html_table, new_axes, text_table
 from fastbackprop.specs import checked_size
 
 _WIDTH = 80
@@ -290,9 +290,9 @@ class GradientCheckReport:
             groups.setdefault(entry.tensor_name, []).append(entry)
         return groups
 
-    def _rows(self) -> list[tuple[str, ...]]:
+    def _rows(self) -> list[Row]:
         """The summary; the first row is the head."""
-        rows = [("Tensor", "Checked", "Pass", "Kink", "Unclear", "Fail", "Worst error")]
+        rows: list[Row] = [("Tensor", "Checked", "Pass", "Kink", "Unclear", "Fail", "Worst error")]
         for name, checked, total, counts, error in self.by_tensor():
             measured = f"{checked:,}" if total in (checked, None) else f"{checked:,}/{total:,}"
             numbers = [

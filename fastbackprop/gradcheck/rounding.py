@@ -54,7 +54,7 @@ def _activated(activation: Activation, a: Array, z_error: Array) -> Array:
         case "relu":
             slope = np.where(a > 0.0, 1.0, 0.0)
         case "leaky_relu" | "elu":
-            slope = max(1.0, activation.alpha)
+            slope = max(1.0, activation.alpha or 0.0)
         case _:
             slope = _STEEPEST
     return slope * z_error + _ULPS * EPS * np.abs(a)
