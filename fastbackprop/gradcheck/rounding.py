@@ -51,6 +51,8 @@ def _activated(activation: Activation, a: Array, z_error: Array) -> Array:
             slope = a * (1.0 - a)
         case "softmax":
             return a * (z_error + (a * z_error).sum(axis=1, keepdims=True) + _ULPS * EPS)
+        case "exp":
+            slope = a
         case "relu":
             slope = np.where(a > 0.0, 1.0, 0.0)
         case "leaky_relu" | "elu":
@@ -88,11 +90,17 @@ def loss_rounding(
         softplus = np.maximum(outputs, 0.0) + np.log1p(np.exp(-np.abs(outputs)))
         own = ulps * (softplus + np.abs(outputs * targets)).sum(axis=1)
         slopes = np.abs(p - targets)
+    elif loss.name == "poisson":
+        means = np.exp(outputs)
+        logarithms = np.log(np.where(targets > 0.0, targets, 1.0))
+        own = ulps * (means + targets * (np.abs(logarithms - outputs) + 1.0)).sum(axis=1)
+        slopes = np.abs(means - targets)
     else:
         # The difference is rounded as outputs are: to within their errors it is another.
         size = np.abs(outputs - targets) + errors
         slopes = {
             "mae": np.ones_like(size),
+            "quantile": np.full_like(size, max(loss.quantile, 1.0 - loss.quantile)),
             "huber": np.minimum(size, loss.delta),
             "mse": 2.0 * size,
             "quadratic": size,
@@ -109,7 +117,11 @@ def mean_factor(loss: Loss, n_out: int) -> float:
 
 def output_sizes(loss: Loss, outputs: Array, targets: Array, shares: Array) -> Array:
     """How large a and y are in the gradient a - y of each output; probabilities count as 1."""
-    sizes = np.ones_like(targets) if loss.fused else np.abs(outputs)
+    sizes = np.abs(outputs)
+    if loss.name == "poisson":  # what is there are the logits
+        sizes = np.exp(outputs)
+    elif loss.fused:
+        sizes = np.ones_like(targets)
     return shares[:, None] * (sizes + np.abs(targets))
 
 
