@@ -8,6 +8,7 @@ import pytest
 import fastbackprop as fb
 
 onnx = pytest.importorskip("onnx")
+reference = pytest.importorskip("onnx.reference")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
 
 ACTIVATIONS = [
@@ -60,7 +61,7 @@ def run(path, X):
     try:
         import onnxruntime
     except ImportError:
-        session = onnx.reference.ReferenceEvaluator(str(path))
+        session = reference.ReferenceEvaluator(str(path))
     else:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(["output"], {"input": X})[0]

@@ -31,33 +31,49 @@ FILES = [
 AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
 
 
-def run(*arguments, width):
+def started(*arguments, width):
     environment = os.environ | {"FASTBACKPROP_SIMD": width}
     if width == "256" and VECTOR_BITS == 512:
         environment |= AVX2
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=TESTS.parent,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
     )
 
 
-@pytest.mark.skipif("FASTBACKPROP_SIMD" in os.environ, reason="one width was asked for")
-@pytest.mark.parametrize("width", [bits for bits in (128, 256, 512) if bits != VECTOR_BITS])
-def test_everything_with_vectors_of(width):
+OTHER_WIDTHS = [bits for bits in (128, 256, 512) if bits != VECTOR_BITS]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """The tests with vectors of each other width, all at once: they take a minute each."""
     files = [str(TESTS / name) for name in FILES]
     # One test of that name trains: its question has no width, and the compiling takes long.
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not test_training"]
-    result = run("-m", "pytest", *options, *files, width=str(width))
-    assert result.returncode == 0, "\n".join([result.stdout[-5000:], result.stderr[-2000:]])
+    processes = {
+        width: started("-m", "pytest", *options, *files, width=str(width)) for width in OTHER_WIDTHS
+    }
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif("FASTBACKPROP_SIMD" in os.environ, reason="one width was asked for")
+@pytest.mark.parametrize("width", OTHER_WIDTHS)
+def test_everything_with_vectors_of(width, runs):
+    output, _ = runs[width].communicate(timeout=900)
+    assert runs[width].returncode == 0, output[-7000:]
 
 
 @pytest.mark.parametrize("width", ["100", "0", "1024", "wide"])
 def test_a_width_that_is_none(width):
-    result = run("-c", "import fastbackprop", width=width)
-    assert result.returncode != 0
+    process = started("-c", "import fastbackprop", width=width)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
     message = f"ValueError: FASTBACKPROP_SIMD is '{width}'; it must be 512, 256 or 128 (bits)"
-    assert message in result.stderr
+    assert message in output
