@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastbackprop._kernels import passes
+from fastbackprop._kernels.columns import SPARSE_INPUTS, list_words
 from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import JOB
 from fastbackprop.division import chunks_of
@@ -71,7 +72,9 @@ class Job:
         """Give the job workspaces for ``rows`` rows: one for the team, or one for each thread."""
         table, target_rows, size = plan.workspace(rows)
         line = 64 // plan.dtype.itemsize
-        scratch = scratch_bytes(plan.widest * plan.dtype.itemsize) // plan.dtype.itemsize
+        columns = scratch_bytes(plan.widest * plan.dtype.itemsize) // plan.dtype.itemsize
+        words = list_words(int(table[0]["ld_x"]))
+        scratch = columns + 2 * words * 8 // plan.dtype.itemsize
         self.point(
             layers=table,
             work=aligned_zeros(size if shared else size * threads, plan.dtype),
@@ -81,6 +84,8 @@ class Job:
             target_rows=target_rows,
             work_stride=0 if shared else size,
             scratch_stride=scratch + line,
+            columns=columns if plan.n_in >= SPARSE_INPUTS else 0,
+            list_words=words,
             threads=threads,
         )
 

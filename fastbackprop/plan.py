@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastbackprop._kernels.columns import SPARSE_INPUTS
 from fastbackprop._kernels.records import LAYER
 from fastbackprop.activations import Activation
 from fastbackprop.initializers import default_for
@@ -235,6 +236,10 @@ class Plan:
                 record["x"], record["ld_x"] = reserve(dense.n_in + 1)
             else:
                 record["ld_x"] = leading_dimension(dense.n_in + 1, self.dtype)
+            if stage is self.stages[0] and dense.n_in >= SPARSE_INPUTS:
+                record["compact"], _ = reserve(dense.n_in + 1)
+                record["marks"] = size
+                size += record["ld_x"] * 8 // self.dtype.itemsize
             record["a"], record["ld_a"] = reserve(dense.n_out + 1)
             record["middle"] = stage.middle
             if stage.is_split:

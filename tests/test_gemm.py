@@ -26,7 +26,7 @@ def _panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, l
 def _gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, like):
     out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
     a, b = pointer(a, like), pointer(b, like)
-    kernels.gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch)
+    kernels.gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, 0)
 
 
 @jit
@@ -40,7 +40,7 @@ def _gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, lik
 def _add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch, like):
     w, scratch = pointer(w, like), pointer(scratch, like)
     x, dz = pointer(x, like), pointer(dz, like)
-    kernels.add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch)
+    kernels.add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, 0, m, n, k, scratch, 0)
 
 
 @jit

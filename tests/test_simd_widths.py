@@ -16,6 +16,7 @@ FILES = [
     "test_vmath.py",
     "test_gemm.py",
     "test_gather.py",
+    "test_columns.py",
     "test_kernel_activation.py",
     "test_kernel_loss.py",
     "test_update.py",

@@ -26,6 +26,7 @@ LAYOUT = [
     "_kernels.simd",
     "_kernels.vmath",
     "_kernels.micro",
+    "_kernels.columns",
     "_kernels.gemm",
     "_kernels.activation",
     "_kernels.records",

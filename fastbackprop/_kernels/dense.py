@@ -18,6 +18,18 @@ from fastbackprop._kernels.activation import (
     softmax_forward,
 )
 from fastbackprop._kernels.codes import SOFTMAX, STORE
+from fastbackprop._kernels.columns import (
+    FIRST_RUN,
+    IS_COMPACT,
+    column_list,
+    columns_before,
+    compact_rows,
+    list_columns,
+    live_columns,
+    mark_columns,
+    run_at,
+    spread_rows,
+)
 from fastbackprop._kernels.dropout import dropout, dropout_key
 from fastbackprop._kernels.gemm import (
     PANEL_BYTES,
@@ -29,7 +41,7 @@ from fastbackprop._kernels.gemm import (
 )
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.records import LAYER, layer_at
-from fastbackprop._kernels.simd import itemsize, lanes, load, pointer, store
+from fastbackprop._kernels.simd import address_of, itemsize, lanes, load, pointer, store
 from fastbackprop._kernels.team import share
 from fastbackprop._kernels.update import is_plain, penalize_rows, store_rows, update_rows
 
@@ -67,6 +79,15 @@ def own_inputs(job, layer, work, thread):
     too. Whole cache lines of x, so that no two threads write to one.
     """
     return share(layer.n_in + 1, _LINE_BYTES // itemsize(work), job.threads, thread)
+
+
+@kernel
+def _columns(job, index, scratch, half):
+    """The address of the list of the columns in a half of the input; 0 where it is used whole."""
+    if index > 0 or job.columns == 0:
+        return 0
+    columns = column_list(job, scratch, half)
+    return address_of(columns) if columns[IS_COMPACT] != 0 else 0
 
 
 @kernel
@@ -109,6 +130,43 @@ def _mask(job, index, step, out, x, ld, first, last, left, right):
 
 
 @kernel
+def _half_of(layer, half):
+    """The columns [left, right) of a half of the layer's input, with the one of ones.
+
+    Where sums are not made in two halves the first has all of them.
+    """
+    middle = layer.middle if is_split(layer) else layer.n_in + 1
+    return (0, middle) if half == 0 else (middle, layer.n_in + 1)
+
+
+@kernel
+def mark_input(job, work, n, left, right):
+    """Mark which of the columns [left, right) of the batch are not zero in all of its n rows."""
+    layer = layer_of(job, 0)
+    marks = pointer(address_of(work + layer.marks), np.int64(0))
+    mark_columns(marks, work + layer.x, layer.ld_x, n, left, right)
+
+
+@kernel
+def compact_input(job, work, scratch, half, n, first, last):
+    """List the marked columns of a half of the batch, and make rows [first, last) compact.
+
+    Returns whether that is worth it for ``n`` rows; else the half is used whole.
+    """
+    layer = layer_of(job, 0)
+    left, right = _half_of(layer, half)
+    if left == right:
+        return False
+    marks = pointer(address_of(work + layer.marks), np.int64(0))
+    columns, x = column_list(job, scratch, half), work + layer.x
+    vectors = (layer.n_out + lanes(x) - 1) // lanes(x)
+    worth = list_columns(columns, marks, x, n, vectors, left, right)
+    if worth:
+        compact_rows(work + (layer.compact + left), x, layer.ld_x, columns, first, last)
+    return worth
+
+
+@kernel
 def product_forward(job, index, work, scratch, half, first, last):
     """One half of z = x @ w + b on rows [first, last), into its part; or all of it, into z.
 
@@ -120,19 +178,27 @@ def product_forward(job, index, work, scratch, half, first, last):
     out = work + (layer.parts + half * layer.part if is_split(layer) else layer.z)
     top = 0 if half == 0 else layer.middle
     bottom = layer.middle if half == 0 else layer.n_in
+    k, x = bottom - top, _input(job, index, work)
+    w = params + (layer.w + top * layer.ld_w)
+    columns = _columns(job, index, scratch, half)
+    if columns != 0:
+        # All but the ones, which are the last of the last half.
+        k = live_columns(pointer(columns, np.int64(0))) - (1 if bottom == layer.n_in else 0)
+        x, w = work + layer.compact, params + layer.w
     gemm(
         out + first * layer.ld_a,
         layer.ld_a,
         zeros if half == 0 and is_split(layer) else bias,
         0,
-        _input(job, index, work) + (first * layer.ld_x + top),
+        x + (first * layer.ld_x + top),
         layer.ld_x,
-        params + (layer.w + top * layer.ld_w),
+        w,
         layer.ld_w,
         last - first,
         layer.n_out,
-        bottom - top,
+        k,
         scratch,
+        columns,
     )
 
 
@@ -229,6 +295,32 @@ def weight_gradients(job, index, rule, code, work, scratch, n, total_weight, top
     it is kept where ``code`` is STORE. The gradient of the penalty is added before. Plain SGD adds
     the products to the parameters in registers.
     """
+    for half in range(2):
+        left, right = _half_of(layer_of(job, index), half)
+        first, last = max(top, left), min(bottom, right)
+        if first < last:
+            columns = _columns(job, index, scratch, half)
+            _half_gradients(
+                job,
+                index,
+                rule,
+                code,
+                work,
+                scratch,
+                n,
+                total_weight,
+                first,
+                last,
+                left,
+                columns,
+            )
+
+
+@kernel
+def _half_gradients(
+    job, index, rule, code, work, scratch, n, total_weight, top, bottom, left, columns
+):
+    """Those of a half of the inputs, the compact batch of which begins at column ``left``."""
     params, zeros = pointer(job.params, work), pointer(job.zeros, work)
     slot0, slot1 = pointer(job.slot0, work), pointer(job.slot1, work)
     slot2, gradients = pointer(job.slot2, work), pointer(job.gradients, work)
@@ -237,37 +329,48 @@ def weight_gradients(job, index, rule, code, work, scratch, n, total_weight, top
     x, dz = _input(job, index, work), work + layer.dz
     if job.penalty == 0.0 and is_plain(code, rule):
         add_outer_products(
-            params + (layer.w + top * layer.ld_w),
+            params + layer.w,
             layer.ld_w,
-            x + top,
+            x,
             layer.ld_x,
             dz,
             layer.ld_dz,
             -rule.rate,
-            bottom - top,
+            top,
+            bottom,
             layer.n_out,
             n,
             scratch,
+            columns,
         )
         return
     block = product_rows(layer.ld_w, n, work)
+    listed, run = pointer(columns, np.int64(0)), FIRST_RUN
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)
         place = layer.w + i * layer.ld_w
+        live, begin = rows, i
+        if columns != 0:
+            run = run_at(listed, run, i)
+            begin = columns_before(listed, run, i)
+            live = columns_before(listed, run_at(listed, run, i + rows), i + rows) - begin
+            begin += left
         outer_products(
-            products,
+            products + (rows - live) * layer.ld_w,
             layer.ld_w,
             zeros,
             0,
-            x + i,
+            (x if columns == 0 else work + layer.compact) + begin,
             layer.ld_x,
             dz,
             layer.ld_dz,
-            rows,
+            live,
             layer.n_out,
             n,
             scratch,
         )
+        if columns != 0:
+            spread_rows(products, layer.ld_w, layer.n_out, rows, live, listed, run, i)
         penalize(job, index, products, i, rows, n, total_weight)
         if code == STORE:
             store_rows(gradients + place, products, layer.ld_w, rows, layer.n_out)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from fastbackprop._kernels.columns import FIRST_RUN, RUNS, next_columns
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.micro import MR, NV, copy_rows, panel_product, transpose_block
-from fastbackprop._kernels.simd import fill, itemsize, lanes, load, store
+from fastbackprop._kernels.simd import fill, itemsize, lanes, load, pointer, store
 
 # Rows of a packed panel: KC · NV vectors of 64 bytes are 32 KiB, which leaves room in a 48 KiB L1.
 KC = 256
@@ -50,17 +53,20 @@ def panel_vectors(n, j, p):
 
 
 @kernel
-def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch):
+def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, columns):
     """out = start + a @ b
 
     out   : (m, n)    overwritten, whole vectors of columns
     start : (m, n), or one row for all with ld_start 0; not ``out``
     a     : (m, k)
     b     : (k, n)    rows padded to whole vectors
+
+    ``columns`` is 0, or the address of a list of k columns (see columns.py): then ``a`` has these
+    only, side by side, and the rows of ``b`` that belong to them are multiplied.
     """
-    pack = m >= _PACK_ROWS and ld_b * itemsize(b) >= _PACK_STRIDE
+    pack = columns != 0 or (m >= _PACK_ROWS and ld_b * itemsize(b) >= _PACK_STRIDE)
     ld = NV * lanes(b)
-    if not pack or k == 0:
+    if not pack or k == 0 or m == 0:
         for j in range(0, n, ld):
             vectors = panel_vectors(n, j, b)
             panel_product(
@@ -73,7 +79,10 @@ def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch):
         depth = min(KC, k - p)
         for j in range(0, n, ld):
             vectors = panel_vectors(n, j, b)
-            _pack(scratch, b + (p * ld_b + j), ld_b, depth, vectors)
+            if columns != 0:
+                _pack_listed(scratch, b + j, ld_b, columns, p, depth, vectors)
+            else:
+                _pack(scratch, b + (p * ld_b + j), ld_b, depth, vectors)
             panel_product(
                 m,
                 vectors,
@@ -161,10 +170,12 @@ def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, sc
 
 
 @kernel
-def add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch):
-    """w += factor · x.T @ dz
+def add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, first, last, n, k, scratch, columns):
+    """w += factor · x.T @ dz on rows [first, last) of w; of these the listed, if there is a list.
 
-    w  : (m, n)    x : (k, m)    dz : (k, n)    rows padded to whole vectors
+    w  : (last, n)    x : (k, last)    dz : (k, n)    rows padded to whole vectors
+
+    ``columns`` is 0, or the address of a list of those columns of x that are not zero.
     """
     ld = NV * lanes(w)
     for j in range(0, n, ld):
@@ -174,9 +185,17 @@ def add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch):
             for i in range(depth):
                 for v in range(0, vectors * lanes(w), lanes(w)):
                     store(scratch + (i * ld + v), load(dz + ((p + i) * ld_dz + j + v)) * factor)
-            panel_product(
-                m, vectors, w + j, ld_w, w + j, ld_w, x + p * ld_x, 1, ld_x, scratch, ld, depth
-            )
+            top, run = first, FIRST_RUN
+            while top < last:
+                bottom = last
+                if columns != 0:
+                    top, bottom, run = next_columns(columns, run, top, last)
+                rows, place = bottom - top, w + (top * ld_w + j)
+                left = x + (p * ld_x + top)
+                panel_product(
+                    rows, vectors, place, ld_w, place, ld_w, left, 1, ld_x, scratch, ld, depth
+                )
+                top = bottom
 
 
 @kernel
@@ -188,6 +207,19 @@ def _pack(panel, b, ld_b, depth, vectors):
     else:
         for p in range(depth):
             store(panel + p * ld, load(b + p * ld_b))
+
+
+@kernel
+def _pack_listed(panel, b, ld_b, columns, p, depth, vectors):
+    """Pack the rows of b that belong to the listed columns from number p on, ``depth`` of them."""
+    ld = NV * lanes(b)
+    runs = pointer(columns, np.int64(0))
+    for k in range(FIRST_RUN, FIRST_RUN + 2 * runs[RUNS], 2):
+        place = runs[k + 1]
+        begin, end = max(place, p), min(runs[k + 3], p + depth)
+        if begin < end:
+            row = runs[k] + begin - place
+            _pack(panel + (begin - p) * ld, b + row * ld_b, ld_b, end - begin, vectors)
 
 
 @kernel

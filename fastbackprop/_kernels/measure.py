@@ -105,6 +105,7 @@ def products(
                 n_out,
                 n_in,
                 scratch,
+                0,
             )
         elif product == WEIGHTS:
             _weights_product(out, zeros, left, ld_in, right, ld_out, top, bottom, n_out, n, scratch)

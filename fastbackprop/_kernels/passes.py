@@ -28,13 +28,21 @@ import math
 import numpy as np
 
 from fastbackprop._kernels.codes import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, NONE, POISSON, STORE
+from fastbackprop._kernels.columns import (
+    BATCHES_WITHOUT,
+    IS_COMPACT,
+    WAIT,
+    column_list,
+)
 from fastbackprop._kernels.dense import (
     add_gradients,
+    compact_input,
     finish_input,
     finish_output,
     input_backward,
     is_split,
     layer_of,
+    mark_input,
     own_inputs,
     penalize,
     product_forward,
@@ -73,6 +81,41 @@ def _gather(job, work, step, first, last, begin, left, right):
 
 
 @kernel
+def _looks_for_zeros(job, scratch):
+    """Whether to look for columns of zeros in this batch; until then its columns are used whole."""
+    # What is no zero after it is rescaled is no zero in any batch.
+    if job.columns == 0 or job.x_offset != 0.0:
+        return False
+    first, second = column_list(job, scratch, 0), column_list(job, scratch, 1)
+    first[IS_COMPACT] = 0
+    second[IS_COMPACT] = 0
+    first[WAIT] -= 1
+    return first[WAIT] < 0
+
+
+@kernel
+def _leave_zeros_out(job, work, scratch, n, thread, threads):
+    """Make what thread ``thread`` of ``threads`` multiplies of the compact batch of ``n`` rows.
+
+    Of a team of two each has marked the half that it multiplies; else all columns are marked.
+    """
+    worth = False
+    for half in range(2):
+        if threads != 2 or half == thread:
+            first, last = _half_rows(n, threads, thread, half)
+            worth |= compact_input(job, work, scratch, half, n, first, last)
+    if not worth:
+        column_list(job, scratch, 0)[WAIT] = BATCHES_WITHOUT
+
+
+@kernel
+def _half_rows(n, threads, thread, half):
+    """The rows that a thread multiplies with a half of the inputs: n of 2n in all, in one row."""
+    first, last = share(2 * n, 1, threads, thread)
+    return min(max(first - half * n, 0), n), min(max(last - half * n, 0), n)
+
+
+@kernel
 def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_only):
     """The network on the ``n`` gathered rows, of which [first, last) are this thread's own.
 
@@ -82,10 +125,9 @@ def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_
         n_out = layer_of(job, index).n_out
         top, bottom, left, right = first, last, 0, n_out + 1
         if index < job.by_inputs:
-            # The rows of the first half of the product, then those of the second.
-            begin, end = share(2 * n, 1, job.threads, thread)
-            product_forward(job, index, work, scratch, 0, min(begin, n), min(end, n))
-            product_forward(job, index, work, scratch, 1, max(begin, n) - n, max(end, n) - n)
+            for half in range(2):
+                begin, end = _half_rows(n, job.threads, thread, half)
+                product_forward(job, index, work, scratch, half, begin, end)
             arrivals = barrier(job.barrier, job.threads, arrivals)
             if index + 1 < job.by_inputs:
                 top, bottom = 0, n
@@ -316,11 +358,16 @@ def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     first, last = share(n, 1, job.threads, thread)
     gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, first, last, begin)
-    if job.by_inputs > 0:
+    if job.by_inputs > 0 or job.threads == 1:
         left, right = own_inputs(job, head, work, thread)
         finite = _gather(job, work, step, 0, n, begin, left, right)
+        looks = _looks_for_zeros(job, scratch)
+        if looks:
+            mark_input(job, work, n, left, right)
         if job.threads > 2:
             arrivals = barrier(job.barrier, job.threads, arrivals)
+        if looks:
+            _leave_zeros_out(job, work, scratch, n, thread, job.threads)
     else:
         finite = _gather(job, work, step, first, last, begin, 0, head.n_in + 1)
     arrivals = _forward(
@@ -403,6 +450,9 @@ def _evaluate(job, work, scratch, thread):
         n = min(BLOCK_ROWS, job.first + last - begin)
         if not _gather(job, work, 0, 0, n, begin, 0, head.n_in + 1):
             stop[3] = 1
+        if _looks_for_zeros(job, scratch):
+            mark_input(job, work, n, 0, head.n_in + 1)
+            _leave_zeros_out(job, work, scratch, n, 0, 1)
         logits_only = job.outputs == 0 and _is_fused(job.loss)
         _forward(job, work, scratch, 0, 0, 0, n, n, 0, logits_only)
         if job.outputs == 0:

@@ -26,6 +26,9 @@ LAYER = np.dtype(
         ("ld_w", _I),
         ("x", _I),  # offset in the workspace of the input, whose column n_in is all ones
         ("ld_x", _I),
+        # Of the first layer, where it has many inputs; see columns.py.
+        ("compact", _I),  # the input without columns of zeros; rows of ld_x
+        ("marks", _I),  # int64, one for each vector of columns
         ("middle", _I),  # inputs of the first half of a sum that is made in two; else n_in
         ("parts", _I),  # the two halves of such a sum; rows of ld_a
         ("part", _I),  # elements from one half to the other
@@ -122,6 +125,8 @@ JOB = np.dtype(
         ("zeros", _I),  # a row of zeros, as wide as the widest layer
         ("scratch", _I),
         ("scratch_stride", _I),  # elements from one thread's scratch to the next
+        ("columns", _I),  # offset in a thread's scratch of its two lists of live columns; or 0
+        ("list_words", _I),  # integers from one list to the other
     ],
     align=True,
 )

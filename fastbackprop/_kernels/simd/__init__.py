@@ -25,6 +25,7 @@ from fastbackprop._kernels.simd.arithmetic import (
     integer_constant_for,
     inverse,
     inverse_root,
+    lane_bits,
     larger,
     largest_lane,
     polynomial,
@@ -33,6 +34,7 @@ from fastbackprop._kernels.simd.arithmetic import (
     smaller,
     sqrt,
     sum_lanes,
+    trailing_zeros,
 )
 from fastbackprop._kernels.simd.machine import (
     atomic_add,
@@ -89,6 +91,7 @@ __all__ = [
     "inverse",
     "inverse_root",
     "itemsize",
+    "lane_bits",
     "lane_index",
     "lanes",
     "larger",
@@ -112,5 +115,6 @@ __all__ = [
     "tile_load",
     "tile_prefetch",
     "tile_store",
+    "trailing_zeros",
     "transpose",
 ]

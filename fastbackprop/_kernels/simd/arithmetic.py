@@ -318,6 +318,26 @@ def any_lane(typingctx, mask):
     return types.boolean(mask), codegen
 
 
+@intrinsic
+def lane_bits(typingctx, mask):
+    """A vector of booleans as an integer, the first lane its lowest bit."""
+
+    def codegen(context, builder, sig, args):
+        return builder.zext(builder.bitcast(args[0], ir.IntType(mask.lanes)), ir.IntType(64))
+
+    return types.int64(mask), codegen
+
+
+@intrinsic
+def trailing_zeros(typingctx, bits):
+    """How many zero bits an integer, itself not zero, has below its lowest one."""
+
+    def codegen(context, builder, sig, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
+
+
 def polynomial(coefficients: dict[types.Type, tuple[float, ...]]) -> Any:
     """An intrinsic for Σ cᵢ xⁱ by Horner's rule, the coefficients c₀, c₁, ... by element type."""
 
