@@ -731,7 +731,9 @@ class Network:
     def _exclusive(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(
-                "this network is being trained by another thread; train a copy, or wait for it"
+                "this network is being trained: by another thread, by the fit that called this "
+                "callback, or when this process was forked. Wait for it, or train a copy: "
+                "net.clone()"
             )
         try:
             yield

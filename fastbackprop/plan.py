@@ -205,9 +205,11 @@ class Plan:
             Elements that the workspace needs.
         """
         # A step on a small batch takes less time than this; most calls ask for the same as before.
-        if self._workspace is None or self._workspace[0] != rows:
-            self._workspace = rows, self._lay_out(rows)
-        return self._workspace[1]
+        # Another thread may put another one there at any time, so it is looked up once.
+        latest = self._workspace
+        if latest is None or latest[0] != rows:
+            latest = self._workspace = rows, self._lay_out(rows)
+        return latest[1]
 
     def _lay_out(self, rows: int) -> tuple[Array, int, int]:
         table = np.zeros(len(self.stages), LAYER)

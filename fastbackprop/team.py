@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from types import TracebackType
@@ -60,24 +61,11 @@ class Team:
         self._background = background or threads > 1
         self._calls: list[queue.SimpleQueue[_Call | None]] = []
         self._workers: list[threading.Thread] = []
+        self._process = 0
 
     def __enter__(self) -> Team:
         if self._background:
-            try:
-                for number in range(self.threads):
-                    calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-                    worker = threading.Thread(
-                        target=_work,
-                        args=(calls, number),
-                        name=f"fastbackprop-{number}",
-                        daemon=True,
-                    )
-                    self._calls.append(calls)
-                    self._workers.append(worker)
-                    worker.start()
-            except BaseException:
-                self._dismiss()
-                raise
+            self._gather()
         return self
 
     def __exit__(
@@ -87,6 +75,25 @@ class Team:
         traceback: TracebackType | None,
     ) -> None:
         self._dismiss()
+
+    def _gather(self) -> None:
+        """Start the workers."""
+        self._calls, self._workers, self._process = [], [], os.getpid()
+        try:
+            for number in range(self.threads):
+                calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+                worker = threading.Thread(
+                    target=_work,
+                    args=(calls, number),
+                    name=f"fastbackprop-{number}",
+                    daemon=True,
+                )
+                self._calls.append(calls)
+                self._workers.append(worker)
+                worker.start()
+        except BaseException:
+            self._dismiss()
+            raise
 
     def _dismiss(self) -> None:
         for calls in self._calls:
@@ -108,6 +115,8 @@ class Team:
         if not self._background:
             job.run(0)
             return
+        if os.getpid() != self._process:  # a callback has forked, which no thread but its own does
+            self._gather()
         call = _Call(job, self.threads)
         interrupt: BaseException | None = None
         while True:

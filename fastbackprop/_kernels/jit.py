@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import pickle
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -18,12 +19,15 @@ from numba.core import config, types
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
+    IndexDataCacheFile,
     InTreeCacheLocator,
     UserProvidedCacheLocator,
     UserWideCacheLocator,
 )
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.serialize import dumps
 
 _WIDTHS = (512, 256, 128)
 
@@ -80,6 +84,18 @@ _DIGEST = source_digest()
 class _Stamped:
     """A cache location whose entries are valid for one digest of all kernel sources."""
 
+    def __init__(self, function: Callable[..., Any], path: str) -> None:
+        super().__init__(function, path)  # type: ignore[call-arg]
+        self._index = f"*.{function.__qualname__}-{self.get_disambiguator()}.py*.nbi"
+
+    def ensure_cache_path(self) -> None:
+        """Refuse a folder that cannot be written, unless it has this function already."""
+        try:
+            super().ensure_cache_path()  # type: ignore[misc]
+        except OSError:
+            if not any(Path(self.get_cache_path()).glob(self._index)):  # type: ignore[attr-defined]
+                raise
+
     def get_source_stamp(self) -> str:
         return _DIGEST
 
@@ -104,11 +120,40 @@ class _KernelCacheImpl(CompileResultCacheImpl):
     _locator_classes = [_UserProvided, _BesideSources, _UserWide]  # noqa: RUF012
 
 
+class _SealedFile(IndexDataCacheFile):
+    """Numba's cache files, with each entry sealed by its key and the digest of its bytes.
+
+    A flipped bit would otherwise be run as machine code. And two processes that compile for two
+    types or processors at once may take the same file name, and find the code of the other in it.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Save an entry."""
+        code = dumps(data)
+        super().save(key, (key, hashlib.sha256(code).digest(), code))
+
+    def load(self, key: Any) -> Any:
+        """The entry of a key; None if there is none, or not the one that was saved."""
+        entry = super().load(key)
+        if entry is None:
+            return None
+        owner, digest, code = entry
+        if owner != key or digest != hashlib.sha256(code).digest():
+            return None
+        return pickle.loads(code)
+
+
 class _KernelCache(FunctionCache):
     """Numba's function cache, for which a broken or unwritable file is a miss, not an error."""
 
     _impl_class = _KernelCacheImpl
     _warned = False
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _SealedFile(
+            self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
+        )
 
     @classmethod
     def warn_once(cls, reason: object) -> None:
@@ -140,6 +185,14 @@ class _KernelCache(FunctionCache):
             except OSError as error:
                 self.warn_once(error)
 
+
+# A child that is forked while another thread compiles would wait for Numba's lock for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 # No fastmath flag: every fused multiply-add is asked for by name, sums keep their order (so that
 # any number of threads gives the same bits), and a test for NaN stays a test.
