@@ -72,9 +72,9 @@ def _rounds(place, counter, turn, threads, thread, rounds, seen):
             if seen[other] != number:
                 wrong += 1
         arrivals = barrier(place, threads, arrivals)
-        # One of them works alone from time to time, so that the others wait long enough to yield.
+        # One of them works alone from time to time, so that the others wait long enough to sleep.
         if (number + thread) % turn == 0:
-            for _ in range(2000):
+            for _ in range(200_000):
                 atomic_load(counter)
     return wrong
 
