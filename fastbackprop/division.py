@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from numba import config
+
 from fastbackprop.plan import Plan
 
 # What a second thread costs and brings, measured on two cores of a server with AVX-512. Each thread
@@ -19,10 +21,14 @@ _SECONDS_A_START = 150e-6
 
 
 def available_threads() -> int:
-    """Cores that this process may run on."""
+    """Cores that this process may run on, or fewer where NUMBA_NUM_THREADS says so.
+
+    The user may say so, and joblib does in its processes, which share the cores among them.
+    """
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    return min(cores, int(config.NUMBA_NUM_THREADS))
 
 
 def _fastest(seconds: Callable[[int], float]) -> int:

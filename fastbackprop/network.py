@@ -83,6 +83,20 @@ class Network:
         If a name is unknown, a size is below 1, layers do not chain, or the loss does not fit the
         output activation.
 
+    Notes
+    -----
+    Threads may train and ask different networks at once, and ask one network at once: predict,
+    evaluate, gradients. Two threads cannot train one network: the second gets a RuntimeError, and
+    the first is not disturbed. What `predict` or `save` gives while another thread trains is of
+    parameters in motion; in a callback it is of whole epochs.
+
+    Networks work in processes that are forked, spawned or started by a fork server, by
+    multiprocessing, concurrent.futures or joblib. Where a process is forked while another of its
+    threads trains, the child's copy of that network may be in the middle of a step and cannot be
+    trained; a `clone` of it can. NumPy cannot be imported into two interpreters of one process, so
+    the package serves one of them. Nothing in it relies on the global interpreter lock, but it has
+    not been tested on a free-threaded Python.
+
     Examples
     --------
     Learn exclusive or:
@@ -350,8 +364,9 @@ class Network:
         callbacks : sequence of Callback
             Called around each epoch. One may end training by ``net.stop_training = True``.
         threads : int, optional
-            How many threads work together; chosen by the work of a step unless given. The result
-            does not depend on it.
+            How many threads work together. Unless given it is chosen by the work of a step, and is
+            at most the number of cores, or NUMBA_NUM_THREADS where the environment has it. The
+            result does not depend on it.
         verbose : int, default 1
             0 prints nothing. Otherwise a bar, in a terminal or a notebook.
         metrics : sequence of str, Metric or callable, or dict, optional
@@ -381,6 +396,19 @@ class Network:
             the last good epoch.
         KeyboardInterrupt
             On Ctrl-C, after the current step. The network can be used, and fit called again.
+        RuntimeError
+            If the network is being trained by another thread, by the fit that called this callback,
+            or when this process was forked. That training is not disturbed.
+
+        Notes
+        -----
+        One `random_state`, one result, to the last bit of every parameter and loss: for any number
+        of threads, in every run, process and start method of processes, whichever type holds the
+        values of X (float32, uint8, ...) and however they lie in memory (views, memmaps), and from
+        any copy (a file, a pickle, a clone). The promise is for the same version of fastbackprop,
+        the same kind of processor (its SIMD width decides the order of sums, as
+        FASTBACKPROP_SIMD does) and the same dtype of the network. Initial weights are drawn by
+        NumPy, whose version counts, too; so may those of Numba and LLVM.
 
         Examples
         --------
@@ -403,9 +431,9 @@ class Network:
             steps_per_epoch,
             validation_data,
         )
-        source, validation = checked_source(given, self._state.plan, recipe)
         record = History()
         with self._exclusive():
+            source, validation = checked_source(given, self._state.plan, recipe)
             try:
                 training.fit(self, self._state, source, validation, recipe, record)
             finally:
@@ -435,6 +463,8 @@ class Network:
             If an argument is not as described; nothing has changed then.
         DivergenceError
             If the loss or a parameter is not finite; the step has not been taken then.
+        RuntimeError
+            If the network is being trained, see `fit`.
         """
         self._check_learns()
         data = self._data(X, y, sample_weight)

@@ -94,7 +94,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ``seconds`` and, with early stopping, ``val_loss`` and ``val_score``.
     n_threads : int or None, default=None
         How many threads work together. The result does not depend on it. None chooses by the work,
-        and takes one where joblib has set OMP_NUM_THREADS to 1 for its workers.
+        and in a worker process of joblib takes no more than its share of the cores.
 
     Attributes
     ----------

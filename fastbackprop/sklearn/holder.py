@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +12,6 @@ from sklearn.utils.validation import validate_data
 from fastbackprop import inference
 from fastbackprop.activations import Activation
 from fastbackprop.data import CompressedRows, checked_inputs
-from fastbackprop.division import available_threads
 from fastbackprop.layers import Dense, Dropout, Layer
 from fastbackprop.network import Network
 from fastbackprop.plan import Array
@@ -100,11 +98,8 @@ class NetworkHolder(BaseEstimator):
             self._link()
 
     def _threads(self) -> int | None:
-        """How many threads were asked for: by ``n_threads``, or by joblib for its workers."""
-        if self.n_threads is not None:
-            return int(self.n_threads)
-        limit = os.environ.get("OMP_NUM_THREADS", "")
-        return 1 if limit == "1" and available_threads() > 1 else None
+        """How many threads were asked for."""
+        return None if self.n_threads is None else int(self.n_threads)
 
     def _outputs(self, X: Any) -> Array:
         """The network's outputs, (n, n_outputs), for X as the user passes it."""
