@@ -28,7 +28,7 @@ def available_threads() -> int:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
-    return min(cores, int(config.NUMBA_NUM_THREADS))
+    return min(cores, int(config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def _fastest(seconds: Callable[[int], float]) -> int:

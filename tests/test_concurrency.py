@@ -240,23 +240,21 @@ def test_a_fork_while_another_thread_trains(in_training):
 @among_threads
 def test_a_fork_within_a_callback():
     """Both processes go on with the same training; the child has to begin a new team."""
-
     expected = train(make_network(), epochs=3)
 
+    class Fork(fb.Callback):
+        def on_epoch_end(self, net, epoch, logs):
+            if epoch == 0:
+                self.child = os.fork()
+                if self.child == 0:
+                    faulthandler.dump_traceback_later(60, exit=True)
+
     def work():
-        """Fork within fit, and return from fit in both processes."""
-
-        class Split(fb.Callback):
-            child = None
-
-            def on_epoch_end(self, net, epoch, logs):
-                if epoch == 0:
-                    self.child = os.fork()
-
-        split = Split()
-        np.testing.assert_array_equal(train(make_network(), 3, callbacks=[split]), expected)
-        if split.child:
-            assert os.waitpid(split.child, 0)[1] == 0
+        fork = Fork()
+        result = train(make_network(), epochs=3, callbacks=[fork])
+        np.testing.assert_array_equal(result, expected)
+        if fork.child:
+            assert os.waitpid(fork.child, 0)[1] == 0
 
     assert exit_code(work) == 0
 

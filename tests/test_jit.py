@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from kernel_harness import jit
@@ -150,13 +151,27 @@ def test_a_new_and_a_touched_file(installation):
 
 @pytest.mark.parametrize(
     ("suffix", "damage"),
-    [(".nbi", "empty"), (".nbi", "half"), (".nbi", "noise"), (".nbc", "half"), (".nbc", "removed")],
+    [
+        (".nbi", "empty"),
+        (".nbi", "half"),
+        (".nbi", "noise"),
+        (".nbc", "half"),
+        (".nbc", "bit"),
+        (".nbc", "removed"),
+    ],
 )
 def test_a_damaged_cache_file_is_compiled_again(installation, suffix, damage):
     assert installation.run() == COMPILED
     (path,) = [file for file in installation.cached() if file.suffix == suffix]
     contents = path.read_bytes()
-    damaged = {"empty": b"", "half": contents[: len(contents) // 2], "noise": b"\x80\x05x" * 99}
+    middle = len(contents) // 2  # of the machine code, which would be run without a complaint
+    flipped = contents[:middle] + bytes([contents[middle] ^ 4]) + contents[middle + 1 :]
+    damaged = {
+        "empty": b"",
+        "half": contents[:middle],
+        "noise": b"\x80\x05x" * 99,
+        "bit": flipped,
+    }
     if damage == "removed":
         path.unlink()
     else:
@@ -179,6 +194,67 @@ def test_a_read_only_installation_works_with_one_warning(installation, tmp_path)
         assert warning.startswith("RuntimeWarning: fastbackprop cannot keep its compiled kernels")
         assert "NUMBA_CACHE_DIR" in warning
     assert blocked.read_text() == ""
+
+
+UNWRITABLE = """
+import tempfile
+def refuse(**options):
+    raise PermissionError(13, "not to be written")
+tempfile.TemporaryFile = refuse  # by which Numba tries whether a folder can be written
+"""
+
+
+def test_a_cache_in_a_read_only_installation_is_used(installation, tmp_path):
+    assert installation.run() == COMPILED
+    for path in installation.cached():
+        if path.suffix == ".nbi":  # let the other entry point that is imported be there, too
+            path.with_name(path.name.replace("probe.probe", "passes.run")).touch()
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    assert installation.run(UNWRITABLE + CALL_PROBE, XDG_CACHE_HOME=str(blocked)) == LOADED
+
+
+def test_a_full_disk_is_warned_of_once(installation):
+    """A limit on the size of files stands for the end of the disk."""
+    pytest.importorskip("resource")
+    script = """
+import resource
+from fastbackprop._kernels.probe import probe as entry
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+value = entry(1.0)
+entry(1)
+"""
+    result = installation.run(script)
+    assert (result.value, result.hits, result.misses) == (9.0, 0, 2)
+    (warning,) = result.warnings
+    assert warning.startswith("RuntimeWarning: fastbackprop cannot keep its compiled kernels")
+    assert "File too large" in warning
+    assert not [path for path in installation.cached() if path.suffix != ".nbi"]
+    assert installation.run() == COMPILED
+
+
+def test_a_cache_of_another_processor(installation):
+    """Its entries stay beside this processor's own."""
+    names = ("generic", llvm.get_host_cpu_name())
+    processors = [{"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""} for name in names]
+    for processor in processors:
+        assert installation.run(**processor) == COMPILED
+    for processor in processors:
+        assert installation.run(**processor) == LOADED
+    assert len(installation.cached()) == 3  # with one index
+
+
+def test_an_entry_under_the_name_of_another(installation):
+    """What two processes may leave that compile for two types at once: one file for both."""
+    call_integer = CALL_PROBE.replace("entry(1.0)", "entry(1)")
+    assert installation.run() == COMPILED
+    (index,) = [path for path in installation.cached() if path.suffix == ".nbi"]
+    of_floats = index.read_bytes()
+    index.unlink()
+    assert installation.run(call_integer) == COMPILED
+    index.write_bytes(of_floats)  # which names the file that has the code for integers now
+    assert installation.run() == COMPILED
+    assert installation.run() == LOADED
 
 
 def test_a_folder_that_goes_away_is_warned_of_once(installation):
