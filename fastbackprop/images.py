@@ -110,28 +110,38 @@ def _decode(file: BinaryIO, path: Path) -> np.ndarray:
     if not 0 < width * height <= _MAX_PIXELS:  # from the header: nothing is decoded yet
         raise FileFormatError(f"{path}: {width} x {height} pixels; 1 to {_MAX_PIXELS:,} are read")
     image = ImageOps.exif_transpose(image)
+    factor = max(max(image.size) // _WORKING_SIDE, 1)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_eight_bits(image)
+        image = _to_eight_bits(image, factor)
+        factor = 1
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode in ("1", "L"):
         image = image.convert("L")
     else:
         image = image.convert("RGB")
-    factor = max(image.size) // _WORKING_SIDE
     if factor > 1:
         image = image.reduce(factor)
     pixels = np.asarray(image, np.float32).reshape(image.height, image.width, -1)
     return _fill_transparent(pixels) if pixels.shape[2] == 4 else pixels
 
 
-def _to_eight_bits(image: Any) -> Any:
-    """Bring 12-bit, 16-bit, 32-bit or float grey to 0 to 255, where Pillow would clip it."""
+def _to_eight_bits(image: Any, factor: int) -> Any:
+    """Bring 12-bit, 16-bit, 32-bit or float grey to 0 to 255, where Pillow would clip it.
+
+    It is averaged down by a factor first, since its pixels are large.
+    """
     from PIL import Image
 
+    extremes = np.nan_to_num(image.getextrema(), posinf=0.0, neginf=0.0)
+    if image.mode.startswith("I;16"):
+        image = image.convert("I")
+    if factor > 1:
+        image = image.reduce(factor)
     levels = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
-    levels -= min(levels.min(), 0.0)
-    brightest = levels.max()
+    lowest = min(levels.min(), extremes.min(), 0.0)
+    levels -= lowest
+    brightest = max(levels.max(), extremes.max() - lowest)
     full_scale = next((top for top in (1, 255, 4095, 65535) if brightest <= top), brightest)
     return Image.fromarray((levels * (255.0 / full_scale)).astype(np.uint8))
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from fastbackprop.errors import FileFormatError
+from fastbackprop.npy import read_array, read_header
+from fastbackprop.plan import Array
+
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
@@ -53,10 +55,10 @@ class Shards:
     ------
     FileNotFoundError
         If there is no such file or folder.
-    TypeError
-        If an argument, or the type of the elements, is not as described.
-    ValueError
-        If a file is no NPY file, or shapes do not fit.
+    FileFormatError
+        If a file is no NPY file of real numbers, is damaged, or does not fit the others.
+    TypeError, ValueError
+        If an argument is not as described.
 
     Examples
     --------
@@ -78,11 +80,12 @@ class Shards:
     def __init__(self, X: Any, y: Any, sample_weight: Any = None) -> None:
         self._paths = _as_paths("X", X)
         shapes = [_shape("X", path) for path in self._paths]
+        n_in = shapes[0][1] if len(shapes[0]) == 2 else "n_in"
         for path, shape in zip(self._paths, shapes, strict=True):
             if len(shape) != 2 or shape[1] != shapes[0][1] or shape[0] == 0:
-                raise ValueError(
-                    f"{path} holds an array of shape {shape}; expected (n, {shapes[0][-1]}) with "
-                    "n >= 1, as many columns in each file"
+                raise FileFormatError(
+                    f"{path} holds an array of shape {shape}; expected (n, {n_in}) with n >= 1, "
+                    "as many columns in each file"
                 )
         self.n_in = shapes[0][1]
         self._rows = [shape[0] for shape in shapes]
@@ -118,7 +121,7 @@ class Shards:
         index %= len(self)
         weight = self._sample_weight
         return Shard(
-            np.load(self._paths[index], allow_pickle=False),
+            _read(self._paths[index]),
             self._part(self._y, index),
             None if weight is None else self._part(weight, index),
         )
@@ -146,7 +149,7 @@ class Shards:
         for path, own, rows in zip(paths, self._paths, self._rows, strict=True):
             shape = _shape(name, path)
             if not shape or shape[0] != rows:
-                raise ValueError(
+                raise FileFormatError(
                     f"{path} holds an array of shape {shape}, but {own} has {rows} rows; "
                     "they must be as many"
                 )
@@ -155,8 +158,7 @@ class Shards:
     def _part(self, beside: list[Path] | Array, index: int) -> Array:
         if isinstance(beside, np.ndarray):
             return beside[self._starts[index] : self._starts[index + 1]]
-        loaded: Array = np.load(beside[index], allow_pickle=False)
-        return loaded
+        return _read(beside[index])
 
 
 def _as_paths(name: str, value: Any) -> list[Path]:
@@ -182,13 +184,15 @@ def _as_paths(name: str, value: Any) -> list[Path]:
 
 def _shape(name: str, path: Path) -> tuple[int, ...]:
     """The shape of the array in a file, without reading its elements."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not an NPY file of numbers ({error})") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(f"{path}: not an NPY file; is it an NPZ archive? Save each array apart.")
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{path}: {name} has dtype {array.dtype}; it must hold real numbers")
-    return array.shape
+    with path.open("rb") as file:
+        header = read_header(file, os.fstat(file.fileno()).st_size, str(path))
+    if header.dtype.kind not in "biuf":
+        raise FileFormatError(
+            f"{path}: {name} has dtype {header.dtype}; it must hold real numbers"
+        )
+    return header.shape
+
+
+def _read(path: Path) -> Array:
+    with path.open("rb") as file:
+        return read_array(file, os.fstat(file.fileno()).st_size, str(path))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastbackprop.data import Array, TrainingData
+from fastbackprop.errors import FileFormatError
 from fastbackprop.shards import Shards
 
 Check = Callable[[Any, Any, Any], TrainingData]
@@ -213,6 +214,8 @@ def named(name: str) -> Iterator[None]:
     """Let an error begin with the name of the rows it is about; "" for all of them."""
     try:
         yield
+    except FileFormatError:  # which begins with the name already
+        raise
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{name}: {error}" if name else str(error)) from None

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 
+_LONGEST_NAME = 100  # characters that are compared with the known names
+
+
 @dataclass(frozen=True, repr=False)
 class Spec:
     """A frozen value: hashable, equal when its fields are, written to a file as plain data.
@@ -138,7 +141,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """
     names = list(known)
     by_lower_case = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)
+    close = difflib.get_close_matches(str(name)[:_LONGEST_NAME].lower(), by_lower_case, n=1)
     guess = f"; did you mean {by_lower_case[close[0]]!r}?" if close else "."
     return f"unknown {kind} {name!r}{guess} Known: {', '.join(names)}"
 

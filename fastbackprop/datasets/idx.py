@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from fastbackprop.errors import FileFormatError
+from fastbackprop.limits import allowance
 
 __all__ = ["read_idx"]
 
@@ -105,6 +106,8 @@ def content_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
         while chunk := file.read(_CHUNK):
             yield chunk
         return
+    size = os.fstat(file.fileno()).st_size
+    left = allowance(size)
     inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     while not inflate.eof:
         packed = inflate.unconsumed_tail or file.read(_CHUNK)
@@ -114,6 +117,12 @@ def content_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
             chunk = inflate.decompress(packed, _CHUNK)
         except zlib.error as error:
             raise FileFormatError(f"{path}: the gzip stream is corrupt ({error})") from None
+        left -= len(chunk)
+        if left < 0:
+            raise FileFormatError(
+                f"{path}: the gzip stream holds more than {allowance(size)} bytes, though the file "
+                f"holds {size}; if you trust it, decompress it with gunzip"
+            )
         if chunk:
             yield chunk
     n_after = len(inflate.unused_data) + len(file.read(_CHUNK))

@@ -49,8 +49,10 @@ def stratified_holdout(
     # RandomState's stream is frozen (NEP 19); a Generator's may change with a NumPy release.
     rng = np.random.RandomState(random_state)
     held_out = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    by_label = np.argsort(codes, kind="stable")
+    for rows in np.split(by_label, np.cumsum(counts)[:-1]):
+        rng.shuffle(rows)
         n_test = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
         held_out[rows[:n_test]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import math
 import os
 import struct
 import zipfile
@@ -16,16 +15,15 @@ import numpy as np
 
 from fastbackprop.datasets.splits import Dataset, stratified_holdout
 from fastbackprop.errors import FileFormatError
+from fastbackprop.limits import allowance
+from fastbackprop.npy import read_array
 
 __all__ = ["Table", "read_csv", "read_npz"]
 
 _LABEL_NAMES = ("label", "target", "class", "y")
 _NPZ_NAMES = {stem + suffix for stem in "Xxy" for suffix in ("", "_train", "_test")}
 _MAX_DEFLATE_RATIO = 1032  # https://zlib.net/zlib_tech.html
-_NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+_NPZ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; LZMA's may ask for 4 GB
 _FOR_REGRESSION = (
     "class labels are whole numbers or text; to predict a number, train with a loss for it such "
     "as mse (regression=True)"
@@ -140,8 +138,7 @@ def read_csv(
             f"{path}, line {lines[row]}, column {column + (column >= label_column) + 1}: "
             f"{X[row, column]} is not a finite number"
         )
-    text = np.array(labels, str)
-    y = text.astype(np.float64) if all(map(_is_number, labels)) else text
+    y = _as_labels(labels, path)
     y = _check_labels(y, regression, lambda row: f"{path}, line {lines[row]}")
     return _make_table(*_hold_out(path, X, y, regression, random_state), regression)
 
@@ -241,6 +238,19 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             ) from None
 
 
+def _as_labels(cells: list[str], path: Path) -> np.ndarray:
+    """Return labels as float64 if all are numbers, else as text, all as long as the longest."""
+    try:
+        return np.array(list(map(float, cells)))
+    except ValueError:
+        longest = max(map(len, cells))
+        if 4 * longest * len(cells) > allowance(path.stat().st_size):
+            raise FileFormatError(
+                f"{path}: a label has {longest} characters; is it the right column?"
+            ) from None
+        return np.array(cells, str)
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
@@ -251,14 +261,25 @@ def _is_number(cell: str) -> bool:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read those arrays of an NPZ file whose names mean something here."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        left = allowance(size)
         try:
             with zipfile.ZipFile(file) as archive:
                 for info in archive.infolist():
                     name = info.filename.removesuffix(".npy")
-                    if name in _NPZ_NAMES:
-                        arrays[name] = _read_array(archive, info, path)
+                    if name not in _NPZ_NAMES:
+                        continue
+                    if name in arrays:
+                        raise FileFormatError(f"{path}: it holds {name} twice")
+                    left -= info.file_size
+                    if left < 0:
+                        raise FileFormatError(
+                            f"{path}: its arrays take more than {allowance(size)} bytes, though "
+                            f"the file holds {size}; numpy.savez stores them as they are"
+                        )
+                    arrays[name] = _read_member(archive, info, f"{path}: {info.filename}")
         except FileFormatError:
             raise
         # What zipfile, zlib and numpy.lib.format raise for damaged files.
@@ -276,29 +297,18 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    """Read an array whose header agrees with what the archive holds, before anything is allocated.
-
-    NumPy allocates what the header asks for, whatever the file holds.
-    """
-    with archive.open(info) as member:
-        read_header = _NPY_HEADERS.get(np.lib.format.read_magic(member))
-        if read_header is None:
-            raise FileFormatError(f"{path}: {info.filename} is of an unknown version of NPY")
-        shape, _, dtype = read_header(member)
-        n_bytes = member.tell() + math.prod(shape) * dtype.itemsize
-    if dtype.hasobject:
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> np.ndarray:
+    """Read an array of an archive, whose directory may lie about how long it is."""
+    if info.compress_type not in _NPZ_METHODS:
+        raise FileFormatError(f"{name} is compressed in a way that NumPy does not use")
+    packed = info.compress_size
+    most = packed if info.compress_type == zipfile.ZIP_STORED else _MAX_DEFLATE_RATIO * packed
+    if info.file_size > most:
         raise FileFormatError(
-            f"{path}: {info.filename} holds pickled objects, which are not read; "
-            "save numbers or text instead"
-        )
-    if n_bytes != info.file_size or n_bytes > _MAX_DEFLATE_RATIO * path.stat().st_size:
-        raise FileFormatError(
-            f"{path}: {info.filename} needs {n_bytes} bytes by its header, the file holds "
-            f"{info.file_size} in {info.compress_size}"
+            f"{name} cannot hold {info.file_size} bytes in {info.compress_size} of the archive"
         )
     with archive.open(info) as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
+        return read_array(member, info.file_size, name)
 
 
 def _check_pair(
