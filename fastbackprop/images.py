@@ -1,5 +1,6 @@
 """A picture of one digit, of any size and kind, brought into the form of MNIST's images."""
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -14,6 +15,7 @@ __all__ = ["read_digit_image"]
 # Not all that Pillow knows: it hands EPS to Ghostscript, and takes nearly any bytes for TGA.
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 _MAX_PIXELS = 50_000_000
+_MAX_SIDE = 65_535  # JPEG's; each row of pixels costs some memory of its own
 _WORKING_SIDE = 512  # larger pictures are first averaged down to this or up to twice as much
 _MIN_CONTRAST = 20.0  # of 255; a blank sheet as JPEG or from a scanner stays below it
 _SIDE = 28
@@ -31,8 +33,8 @@ def read_digit_image(path: str | os.PathLike[str]) -> np.ndarray:
     Parameters
     ----------
     path : str or path-like
-        A PNG, JPEG, GIF, BMP, TIFF, WebP or PPM file of at most 50 million pixels, in any mode,
-        turned as its EXIF orientation says. A photograph should be lit evenly.
+        A PNG, JPEG, GIF, BMP, TIFF, WebP or PPM file of at most 50 million pixels, 65,535 a
+        side, in any mode, turned as its EXIF orientation says. A photograph should be lit evenly.
 
     Returns
     -------
@@ -80,11 +82,13 @@ def _read_pixels(path: Path) -> np.ndarray:
         ) from error
     if path.is_dir():
         raise FileFormatError(f"{path}: a folder, not an image file")
-    with path.open("rb") as file, warnings.catch_warnings():
+    # A read of bytes in memory ends where they do. That of a file first makes room for as many as
+    # it is asked for, and Pillow asks for what the file says.
+    file = io.BytesIO(path.read_bytes())
+    if not file.getbuffer():
+        raise FileFormatError(f"{path}: the file is empty")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is an error here, or of no matter
-        if not file.read(1):
-            raise FileFormatError(f"{path}: the file is empty")
-        file.seek(0)
         try:
             return _decode(file, path)
         except FileFormatError:
@@ -109,17 +113,17 @@ def _decode(file: BinaryIO, path: Path) -> np.ndarray:
     width, height = image.size
     if not 0 < width * height <= _MAX_PIXELS:  # from the header: nothing is decoded yet
         raise FileFormatError(f"{path}: {width} x {height} pixels; 1 to {_MAX_PIXELS:,} are read")
-    image = ImageOps.exif_transpose(image)
+    if max(width, height) > _MAX_SIDE:
+        raise FileFormatError(f"{path}: {width} x {height} pixels; a side has at most {_MAX_SIDE:,}")
+    ImageOps.exif_transpose(image, in_place=True)
     factor = max(max(image.size) // _WORKING_SIDE, 1)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_eight_bits(image, factor)
         factor = 1
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-    elif image.mode in ("1", "L"):
-        image = image.convert("L")
-    else:
-        image = image.convert("RGB")
+    grey = "L" if image.mode in ("1", "L") else "RGB"
+    mode = "RGBA" if image.has_transparency_data else grey
+    if image.mode != mode:  # which would copy it
+        image = image.convert(mode)
     if factor > 1:
         image = image.reduce(factor)
     pixels = np.asarray(image, np.float32).reshape(image.height, image.width, -1)

@@ -14,6 +14,7 @@ from fastbackprop.plan import Array
 _MAGIC = b"\x93NUMPY"
 _VERSIONS = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}  # and the bytes of the length of their headers
 _LONGEST_HEADER = 10_000
+_CHUNK = 1 << 20  # as a whole, a member of an archive would take three times its memory
 
 # What `numpy.save` and its like in other languages write for numbers and text: a literal of
 # Python's, which NumPy evaluates, and which may nest deeply or hold any other literal. The L is
@@ -93,8 +94,12 @@ def read_array(file: BinaryIO, size: int, name: str) -> Array:
     """
     header = read_header(file, size, name)
     values = np.empty(size - header.offset, np.uint8)
-    if file.readinto(values) != len(values):  # type: ignore[attr-defined]
-        raise FileFormatError(f"{name}: truncated")
+    left = memoryview(values)
+    while left and (chunk := file.read(min(len(left), _CHUNK))):
+        left[: len(chunk)] = chunk
+        left = left[len(chunk) :]
+    if left:
+        raise FileFormatError(f"{name}: truncated: {len(left)} bytes less than by its header")
     try:
         return values.view(header.dtype).reshape(header.shape, order=header.order)
     except ValueError:  # too many dimensions, or a 0 among dimensions whose product overflows

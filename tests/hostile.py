@@ -35,6 +35,7 @@ class Reader(NamedTuple):
     read: Callable[[Path], object]
     forms: Callable[[], Sequence[Form]]
     companions: Callable[[], Mapping[str, bytes]] = dict
+    memory: int = 100 * 2**20  # bytes that it may take for any file below a megabyte
 
 
 # --------------------------------------------------------------------------------------- models
@@ -128,7 +129,7 @@ def _mnist_companions():
     }
 
 
-def _npy(values, version=(1, 0)):
+def npy_bytes(values, version=(1, 0)):
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asarray(values), version)
     return buffer.getvalue()
@@ -139,7 +140,7 @@ _Y = np.arange(12) % 2
 _PETS = np.array(["cat", "dog"])[_Y]
 
 
-def _npz(members, compression=zipfile.ZIP_STORED):
+def npz_bytes(members, compression=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members:
@@ -148,17 +149,17 @@ def _npz(members, compression=zipfile.ZIP_STORED):
 
 
 def _npz_forms():
-    x, y, pets = _npy(_X), _npy(_Y, (2, 0)), _npy(_PETS)
+    x, y, pets = npy_bytes(_X), npy_bytes(_Y, (2, 0)), npy_bytes(_PETS)
     sets = [("X_train.npy", x), ("y_train.npy", y), ("x_test.npy", x), ("y_test.npy", y)]
     deflated = zipfile.ZIP_DEFLATED
     return [
-        Form(_npz([("X.npy", x), ("y.npy", y)])),
-        Form(_npz([("X.npy", x), ("y.npy", pets)], deflated)),
-        Form(_npz(sets, deflated)),
-        Form(x, lambda x: _npz([("X.npy", x), ("y.npy", y)])),
-        Form(y, lambda y: _npz([("X.npy", x), ("y.npy", y)], deflated)),
-        Form(pets, lambda y: _npz([("X.npy", x), ("y.npy", y)], deflated)),
-        Form(x, lambda x: _npz([*sets[:2], ("X_test.npy", x), sets[3]])),
+        Form(npz_bytes([("X.npy", x), ("y.npy", y)])),
+        Form(npz_bytes([("X.npy", x), ("y.npy", pets)], deflated)),
+        Form(npz_bytes(sets, deflated)),
+        Form(x, lambda x: npz_bytes([("X.npy", x), ("y.npy", y)])),
+        Form(y, lambda y: npz_bytes([("X.npy", x), ("y.npy", y)], deflated)),
+        Form(pets, lambda y: npz_bytes([("X.npy", x), ("y.npy", y)], deflated)),
+        Form(x, lambda x: npz_bytes([*sets[:2], ("X_test.npy", x), sets[3]])),
     ]
 
 
@@ -189,8 +190,8 @@ def _read_shard(path):
 
 
 def _shard_forms():
-    fortran = _npy(np.asfortranarray(_X.astype(np.float32)))
-    return [Form(_npy(_X)), Form(fortran), Form(_npy(_X.astype(np.uint8), (2, 0)))]
+    fortran = npy_bytes(np.asfortranarray(_X.astype(np.float32)))
+    return [Form(npy_bytes(_X)), Form(fortran), Form(npy_bytes(_X.astype(np.uint8), (2, 0)))]
 
 
 # --------------------------------------------------------------------------------------- images
@@ -260,7 +261,7 @@ READERS = {
     ),
     "npz": Reader("data.npz", _as_classes_or_numbers(datasets.read_npz), _npz_forms),
     "csv": Reader("data.csv", _as_classes_or_numbers(datasets.read_csv), _csv_forms),
-    "image": Reader("digit.png", read_digit_image, _image_forms),
+    "image": Reader("digit.png", read_digit_image, _image_forms, memory=450 * 2**20),
     "onnx": Reader("net.onnx", fb.from_onnx, _onnx_forms),
     "shard": Reader("x.npy", _read_shard, _shard_forms),
 }

@@ -221,7 +221,7 @@ def npy_header(shape: tuple, version: tuple[int, int] = (1, 0)) -> bytes:
         (npy_header((2, 2)) + bytes(31), "X.npy needs 100 bytes by its header"),
         (npy_header((2, 2)) + bytes(33), "X.npy needs 100 bytes by its header"),
         (npy_header((2, 2), version=(9, 9)) + bytes(32), "unknown version of NPY"),
-        (b"text", "not a readable NPZ file"),
+        (b"text", "X.npy: not an NPY file"),
     ],
     ids=["gigabytes", "short", "long", "version", "text"],
 )

@@ -23,6 +23,7 @@ from fastbackprop.plan import Array
 
 _UNARY = ("Relu", "Sigmoid", "Tanh", "Softplus", "Exp", "Log", "Abs", "Erf")
 _SAME = ("Identity", "Dropout")
+_MOST_BIASES = 4  # of one layer: each sum is an array of its own
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Min", "Max")
 
 
@@ -62,10 +63,10 @@ class _Branch:
 
 
 class _Layer:
-    """A dense layer on the walk, with its bias as far as it is known; the input has no weights."""
+    """A dense layer on the walk, with its bias so far, a sum; the input has no weights."""
 
-    def __init__(self, weights: Array | None, bias: Array | None) -> None:
-        self.weights, self.bias = weights, bias
+    def __init__(self, weights: Array | None, bias: Array | None, added: int = 0) -> None:
+        self.weights, self.bias, self.added = weights, bias, added
 
     @property
     def n_out(self) -> int | None:
@@ -246,11 +247,14 @@ class _Walk:
         )
 
     def _add_bias(self, bias: Array) -> _Branch:
+        added = self._layer.added + 1
+        if added > _MOST_BIASES:
+            raise ValueError(f"it adds bias number {added} to one layer")
         if self._layer.bias is not None:
             with np.errstate(over="ignore", invalid="ignore"):  # parts() looks for them
                 bias = bias + self._layer.bias
         # A new layer object: what was made of z before the bias was added is of no use.
-        self._layer = _Layer(self._layer.weights, bias)
+        self._layer = _Layer(self._layer.weights, bias, added)
         return self._next(Formula({Z: 1.0}))
 
     def _next(self, formula: Formula) -> _Branch:

@@ -1,0 +1,69 @@
+"""Coverage-guided fuzzing of each reader of files with Atheris, a target by name.
+
+    pip install atheris
+    python tests/fuzz/fuzz_readers.py model -max_total_time=600
+
+The targets are the READERS of tests/hostile.py; options and folders of examples after the name are
+libFuzzer's. An input is a byte that chooses one of the reader's forms, and the content of that.
+It stops at any exception but FileFormatError, at a warning, at a crash, at an input that takes
+more than 5 s, and at 2 GB of memory.
+"""
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import atheris
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+# All that looks at bytes of a file, but no kernels: Numba compiles these from their bytecode.
+READING = (
+    "PIL",
+    "csv",
+    "fastbackprop.activations",
+    "fastbackprop.datasets",
+    "fastbackprop.exchange",
+    "fastbackprop.images",
+    "fastbackprop.initializers",
+    "fastbackprop.layers",
+    "fastbackprop.losses",
+    "fastbackprop.npy",
+    "fastbackprop.shards",
+    "fastbackprop.specs",
+    "fastbackprop.storage",
+    "json",
+    "zipfile",
+)
+with atheris.instrument_imports(include=list(READING)):
+    from hostile import READERS, fault_of
+
+
+def main(name, *options):
+    reader = READERS[name]
+    forms = reader.forms()
+    folder = Path(tempfile.mkdtemp())
+    path = folder / reader.file_name
+    for companion, content in reader.companions().items():
+        (folder / companion).write_bytes(content)
+
+    def read(data):
+        if data:
+            wrap = forms[data[0] % len(forms)].wrap
+            path.write_bytes(wrap(data[1:]))
+            fault_of(reader, path)
+
+    examples = Path(tempfile.mkdtemp())
+    for i, form in enumerate(forms):
+        (examples / str(i)).write_bytes(bytes([i]) + form.content)
+    warnings.simplefilter("error")
+    limits = ["-timeout=5", "-rss_limit_mb=2048", "-max_len=4096"]
+    atheris.Setup([sys.argv[0], *limits, *options, str(examples)], read)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in READERS:
+        sys.exit(f"give one of the targets {', '.join(READERS)}, then options of libFuzzer")
+    main(*sys.argv[1:])
