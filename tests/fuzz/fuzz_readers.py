@@ -52,6 +52,7 @@ def main(name, *options):
 
     examples = Path(tempfile.mkdtemp())
     for i, form in enumerate(forms):
+        read(bytes([i]) + form.content)  # once, for what is compiled or imported at first use
         (examples / str(i)).write_bytes(bytes([i]) + form.content)
     warnings.simplefilter("error")
     limits = ["-timeout=5", "-rss_limit_mb=2048", "-max_len=4096"]
