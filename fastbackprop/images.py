@@ -114,7 +114,9 @@ def _decode(file: BinaryIO, path: Path) -> np.ndarray:
     if not 0 < width * height <= _MAX_PIXELS:  # from the header: nothing is decoded yet
         raise FileFormatError(f"{path}: {width} x {height} pixels; 1 to {_MAX_PIXELS:,} are read")
     if max(width, height) > _MAX_SIDE:
-        raise FileFormatError(f"{path}: {width} x {height} pixels; a side has at most {_MAX_SIDE:,}")
+        raise FileFormatError(
+            f"{path}: {width} x {height} pixels; a side has at most {_MAX_SIDE:,}"
+        )
     ImageOps.exif_transpose(image, in_place=True)
     factor = max(max(image.size) // _WORKING_SIDE, 1)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,8 @@ class Header(NamedTuple):
     """What the header of an NPY file says of the array behind it."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype
-    order: str  # "C", or "F" if the first index runs fastest
+    dtype: np.dtype[Any]
+    order: Literal["C", "F"]  # "C", or "F" if the first index runs fastest
     offset: int  # bytes before the elements
 
     @property
@@ -40,7 +40,7 @@ class Header(NamedTuple):
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(file: BinaryIO, size: int, name: str) -> Header:
+def read_header(file: IO[bytes], size: int, name: str) -> Header:
     """Read the header of an NPY file that holds ``size`` bytes, and check it against these.
 
     Raises
@@ -61,7 +61,7 @@ def read_header(file: BinaryIO, size: int, name: str) -> Header:
     found = _HEADER.fullmatch(text) if len(text) == length else None
     if found is None:
         raise FileFormatError(
-            f"{name}: its NPY header is damaged, or that of something else than plain numbers or text"
+            f"{name}: its NPY header is damaged, or that of other things than numbers and text"
         )
     kind = found[1].decode("latin-1")
     if "O" in kind:
@@ -73,7 +73,7 @@ def read_header(file: BinaryIO, size: int, name: str) -> Header:
             raise TypeError
         dtype = np.dtype(kind)
     except (TypeError, ValueError):
-        raise FileFormatError(f"{name} has elements of the type {kind!r}, which is not read") from None
+        raise FileFormatError(f"{name} has elements of the unknown type {kind!r}") from None
     shape = tuple(map(int, re.findall(rb"\d+", found[3])))
     offset = len(start) + n_length + length
     header = Header(shape, dtype, "F" if found[2] == b"True" else "C", offset)
@@ -84,7 +84,7 @@ def read_header(file: BinaryIO, size: int, name: str) -> Header:
     return header
 
 
-def read_array(file: BinaryIO, size: int, name: str) -> Array:
+def read_array(file: IO[bytes], size: int, name: str) -> Array:
     """Read the array of an NPY file that holds ``size`` bytes.
 
     Raises

@@ -187,9 +187,7 @@ def _shape(name: str, path: Path) -> tuple[int, ...]:
     with path.open("rb") as file:
         header = read_header(file, os.fstat(file.fileno()).st_size, str(path))
     if header.dtype.kind not in "biuf":
-        raise FileFormatError(
-            f"{path}: {name} has dtype {header.dtype}; it must hold real numbers"
-        )
+        raise FileFormatError(f"{path}: {name} has dtype {header.dtype}; it must hold real numbers")
     return header.shape
 
 

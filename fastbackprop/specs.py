@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-
 _LONGEST_NAME = 100  # characters that are compared with the known names
 
 
