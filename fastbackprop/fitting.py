@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +12,10 @@ from fastbackprop import optimizers
 from fastbackprop.callbacks import Callback
 from fastbackprop.class_weight import ClassWeight, checked_class_weight, weighted
 from fastbackprop.data import TrainingData, checked_data
+from fastbackprop.metrics import Metric
 from fastbackprop.plan import Array, Plan
 from fastbackprop.shards import Shards
-from fastbackprop.sources import ArraySource, BatchSource, ShardSource, Source
+from fastbackprop.sources import ArraySource, BatchSource, Check, ShardSource, Source
 from fastbackprop.specs import checked_size
 from fastbackprop.training import Recipe
 
@@ -55,7 +56,7 @@ def checked_recipe(
     )
 
 
-def checked_source(given: Given, plan: Plan, recipe: Recipe) -> tuple[Source, TrainingData | None]:
+def checked_source(given: Given, plan: Plan, recipe: Recipe) -> tuple[Source, Source | None]:
     """What to learn from, and what to validate with.
 
     Raises
@@ -63,7 +64,7 @@ def checked_source(given: Given, plan: Plan, recipe: Recipe) -> tuple[Source, Tr
     TypeError, ValueError
         If an argument is not as `Network.fit` describes it.
     """
-    validation = _validation(given.validation_data, plan)
+    validation = _validation(given.validation_data, plan, recipe)
     if recipe.metrics and given.validation_data is None:
         raise ValueError(
             "metrics are measured on validation data, and there is none: pass validation_data, or "
@@ -80,7 +81,8 @@ def checked_source(given: Given, plan: Plan, recipe: Recipe) -> tuple[Source, Tr
             )
         data = checked_data(plan, given.X, given.y, given.sample_weight)
         if isinstance(given.validation_data, float):
-            data, validation = _split(data, given.validation_data)
+            data, held_back = _split(data, given.validation_data)
+            validation = _in_order(held_back, plan, recipe.metrics)
         data = weighted(data, class_weight)
         if data.weights is not None and not data.weights.any():
             raise ValueError(
@@ -90,28 +92,80 @@ def checked_source(given: Given, plan: Plan, recipe: Recipe) -> tuple[Source, Tr
         order = _as_order(given.shuffle, len(data.X))
         source = ArraySource(data, batch_size, order)
     else:
-        source = _streamed(given, plan, recipe.epochs, batch_size, class_weight)
-    if validation is not None:
-        for metric in recipe.metrics:
-            metric.check(validation.targets, plan.n_out)
+        source = _training_stream(given, plan, recipe.epochs, batch_size, class_weight)
     return source, validation
 
 
-def _streamed(
-    given: Given, plan: Plan, epochs: int, batch_size: int, class_weight: ClassWeight
+def checked_rows(
+    X: Any, y: Any, sample_weight: Any, plan: Plan, metrics: Sequence[Metric]
 ) -> Source:
-    """What brings its own targets: shards, or an iterable of batches."""
-    X = given.X
+    """What to evaluate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as `Network.evaluate` describes it.
+    """
+    if y is not None:
+        return _in_order(checked_data(plan, X, y, sample_weight), plan, metrics)
+    _check_stream(X, sample_weight)
+    return _stream("X", X, _check_of(plan), plan.n_in)
+
+
+def _in_order(data: TrainingData, plan: Plan, metrics: Sequence[Metric]) -> Source:
+    """Rows to evaluate, fit for these metrics."""
+    for metric in metrics:
+        metric.check(data.targets, plan.n_out)
+    return ArraySource(data, len(data.X), shuffle=False)
+
+
+def _check_of(plan: Plan, class_weight: ClassWeight = None) -> Check:
+    """What looks at the rows of a stream as they come."""
+
+    def check(*batch: Any) -> TrainingData:
+        return weighted(checked_data(plan, *batch, all_zero=True), class_weight)
+
+    return check
+
+
+def _check_stream(X: Any, sample_weight: Any) -> None:
+    """Refuse X that brings no targets of its own."""
     if isinstance(X, np.ndarray) or not isinstance(X, Iterable) or isinstance(X, str):
         raise TypeError(
             f"y is missing: without it X must be fb.datasets.Shards or an iterable of batches "
             f"(X, y), got {type(X).__name__}"
         )
-    if given.sample_weight is not None:
+    if sample_weight is not None:
         raise ValueError(
             f"sample_weight does not go with X as {type(X).__name__}: put weights beside their "
             "rows, (X, y, sample_weight) in a batch or Shards(X, y, sample_weight)"
         )
+
+
+def _stream(
+    name: str,
+    X: Iterable[Any],
+    check: Check,
+    n_in: int,
+    epochs: int = 1,
+    steps_per_epoch: int | None = None,
+    batch_size: int = 1,
+    shuffle: bool = False,
+) -> Source:
+    """What brings its own targets: shards, or an iterable of batches."""
+    if not isinstance(X, Shards):
+        return BatchSource(X, check, epochs, steps_per_epoch, name)
+    if X.n_in != n_in:
+        raise ValueError(f"{X!r} has {X.n_in} columns; layer 0 expects (n, {n_in})")
+    return ShardSource(X, check, batch_size, shuffle)
+
+
+def _training_stream(
+    given: Given, plan: Plan, epochs: int, batch_size: int, class_weight: ClassWeight
+) -> Source:
+    """Shards, or an iterable of batches, to learn from."""
+    X = given.X
+    _check_stream(X, given.sample_weight)
     if class_weight == "balanced":
         raise ValueError(
             f"class_weight='balanced' counts the classes of all rows, which X as {type(X).__name__}"
@@ -124,34 +178,31 @@ def _streamed(
         )
     if not isinstance(given.shuffle, bool | np.bool_):
         raise ValueError("shuffle can be an order of rows only where X and y are arrays")
-
-    def check(*batch: Any) -> TrainingData:
-        return weighted(checked_data(plan, *batch, all_zero=True), class_weight)
-
-    if isinstance(X, Shards):
-        if given.steps_per_epoch is not None:
-            raise ValueError(
-                f"steps_per_epoch is {given.steps_per_epoch!r}, but an epoch takes all files of "
-                "Shards; leave it out"
-            )
-        if X.n_in != plan.n_in:
-            raise ValueError(f"{X!r} has {X.n_in} columns; layer 0 expects (n, {plan.n_in})")
-        return ShardSource(X, check, batch_size, bool(given.shuffle))
     steps = given.steps_per_epoch
     if steps is not None:
+        if isinstance(X, Shards):
+            raise ValueError(
+                f"steps_per_epoch is {steps!r}, but an epoch takes all files of Shards; leave it "
+                "out"
+            )
         steps = checked_size("steps_per_epoch", steps)
-    return BatchSource(X, check, epochs, steps)
+    check = _check_of(plan, class_weight)
+    return _stream("X", X, check, plan.n_in, epochs, steps, batch_size, bool(given.shuffle))
 
 
-def _validation(validation_data: Any, plan: Plan) -> TrainingData | None:
-    if validation_data is None or isinstance(validation_data, float):
+def _validation(given: Any, plan: Plan, recipe: Recipe) -> Source | None:
+    """What to validate with, unless it is a share of the rows to learn from, or nothing."""
+    if given is None or isinstance(given, float):
         return None
-    if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+    if isinstance(given, tuple | list) and len(given) in (2, 3):
+        return _in_order(checked_data(plan, *given, values=True), plan, recipe.metrics)
+    if not isinstance(given, Iterable) or isinstance(given, np.ndarray | str | tuple | list | dict):
         raise TypeError(
-            "validation_data must be (X, y), (X, y, sample_weight) or a fraction, got "
-            f"{type(validation_data).__name__}"
+            "validation_data must be (X, y), (X, y, sample_weight), a fraction, "
+            "fb.datasets.Shards or another iterable of batches that is no list, got "
+            f"{type(given).__name__}"
         )
-    return checked_data(plan, *validation_data, values=True)
+    return _stream("validation_data", given, _check_of(plan), plan.n_in, recipe.epochs)
 
 
 def _split(data: TrainingData, fraction: float) -> tuple[TrainingData, TrainingData]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ from fastbackprop.data import (
 )
 from fastbackprop.division import call_threads
 from fastbackprop.job import Job, compile_kernels
-from fastbackprop.metrics import Metric
 from fastbackprop.plan import Array
 from fastbackprop.probe import BACKGROUND_FLOPS, Probe, data_job
 from fastbackprop.state import State
@@ -29,11 +27,12 @@ from fastbackprop.team import Team
 _STAGED_BYTES = 64 * 1024
 
 
-class Means(NamedTuple):
-    """Loss and score over a data set."""
+class Sums(NamedTuple):
+    """Sums over rows, each times its weight."""
 
     loss: float
-    score: float | None
+    score: float | None  # of rows classified rightly, where there are classes
+    weight: float
 
 
 class Gradients(NamedTuple):
@@ -113,32 +112,16 @@ def outputs(state: State, X: Array | CompressedRows, threads: int | None = None)
     return result
 
 
-def means(state: State, data: TrainingData, threads: int | None = None) -> Means:
-    """The weighted mean loss, and the fraction classified rightly where there are classes."""
+def sums(state: State, data: TrainingData, threads: int | None = None) -> Sums:
+    """What rows add to the mean loss, and to the fraction classified rightly."""
     X, targets, weights = data
     job = data_job(state, data)
     row_loss, row_score = np.empty(len(X)), np.empty(len(X))
     job.point(row_loss=row_loss, row_score=row_score)
     _run_over_rows(job, state, X, threads)
-    total = len(X) if weights is None else weights.sum()
-    score = None if targets.score == SCORE_NONE else float(row_score.sum() / total)
-    return Means(float(row_loss.sum() / total), score)
-
-
-def evaluation(
-    state: State, data: TrainingData, metrics: Sequence[Metric] = (), threads: int | None = None
-) -> dict[str, float]:
-    """The loss, the accuracy where there are classes, and metrics, by name."""
-    mean = means(state, data, threads)
-    result = {"loss": mean.loss}
-    if mean.score is not None:
-        result["accuracy"] = mean.score
-    wanted = [metric for metric in metrics if metric.name not in result]
-    if wanted:
-        predicted = outputs(state, data.X, threads)
-        for metric in wanted:
-            result[metric.name] = metric.measure(data.targets, predicted, data.weights)
-    return result
+    weight = float(len(X) if weights is None else weights.sum())
+    score = None if targets.score == SCORE_NONE else float(row_score.sum())
+    return Sums(float(row_loss.sum()), score, weight)
 
 
 def gradients(

@@ -14,6 +14,7 @@ import numpy as np
 from fastbackprop import (
     activations,
     construction,
+    evaluation,
     inference,
     losses,
     optimizers,
@@ -26,7 +27,7 @@ from fastbackprop.activations import Activation
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, checked_data, checked_inputs, checked_parameters
 from fastbackprop.exchange import onnx_writer, pytorch, scikit_learn
-from fastbackprop.fitting import Given, checked_recipe, checked_source
+from fastbackprop.fitting import Given, checked_recipe, checked_rows, checked_source
 from fastbackprop.history import History
 from fastbackprop.initializers import Initializer
 from fastbackprop.layers import Dense, Layer, check_chain
@@ -327,7 +328,7 @@ class Network:
         epochs: int = 10,
         batch_size: int = 32,
         optimizer: str | Optimizer | None = None,
-        validation_data: tuple[Any, Any] | tuple[Any, Any, Any] | float | None = None,
+        validation_data: Any = None,
         shuffle: bool | Any = True,
         sample_weight: Any = None,
         callbacks: Sequence[Callback] = (),
@@ -354,8 +355,10 @@ class Network:
             Batches of an iterable come as they are.
         optimizer : str or Optimizer, default Adam()
             Its state lives in the network and goes on in a later call with an equal one.
-        validation_data : (X, y), (X, y, sample_weight) or float, optional
+        validation_data : (X, y), (X, y, sample_weight), float, Shards or iterable, optional
             Evaluated after each epoch. A fraction takes that share of the rows, from the end.
+            Files of `datasets.Shards`, or batches of an iterable that is no list or tuple, are
+            looked at as they are read.
         shuffle : bool or array of int, (n,), default True
             Whether rows are taken in a new random order in each epoch; or the order itself. Batches
             of an iterable come in its own order.
@@ -502,14 +505,15 @@ class Network:
         return result.argmax(axis=1)
 
     def evaluate(
-        self, X: Any, y: Any, sample_weight: Any = None, metrics: Metrics = ()
+        self, X: Any, y: Any = None, sample_weight: Any = None, metrics: Metrics = ()
     ) -> dict[str, float]:
         """Loss, accuracy where there are classes, and any other metrics.
 
         Parameters
         ----------
         X, y, sample_weight
-            As in `fit`.
+            As in `fit`: arrays, or `datasets.Shards` or an iterable of batches without y, of which
+            one is in memory at a time (for metrics, the outputs of all).
         metrics : sequence of str, Metric or callable, or dict, optional
             More to measure, by the names of `fastbackprop.metrics` ("top_5_accuracy", "precision",
             "recall", "f1", "f1_macro", "r2", "mae", "rmse", ...), as one of its objects, or by a
@@ -534,13 +538,13 @@ class Network:
         >>> {name: round(value, 3) for name, value in result.items()}
         {'loss': 0.716, 'accuracy': 0.667, 'recall': 1.0, 'f1': 0.667}
         """
-        data = self._data(X, y, sample_weight)
-        chosen = metric_specs.checked(metrics, data.targets, self._state.plan.n_out)
-        return inference.evaluation(self._state, data, chosen)
+        chosen = metric_specs.checked(metrics)
+        rows = checked_rows(X, y, sample_weight, self._state.plan, chosen)
+        return evaluation.evaluation(self._state, rows, chosen)
 
-    def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def loss(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The mean loss, without dropout; the arguments are those of `evaluate`."""
-        return inference.means(self._state, self._data(X, y, sample_weight)).loss
+        return self.evaluate(X, y, sample_weight)["loss"]
 
     def loss_and_gradients(
         self, X: Any, y: Any, sample_weight: Any = None

@@ -138,6 +138,8 @@ class BatchSource(Source):
     steps_per_epoch : int, optional
         Batches that an epoch takes from where the last one ended, from the beginning again when
         there are no more. Without it an epoch takes all.
+    name : str, default "X"
+        The caller's argument, for error messages.
 
     Raises
     ------
@@ -148,20 +150,28 @@ class BatchSource(Source):
     steps = 1
 
     def __init__(
-        self, batches: Iterable[Any], check: Check, epochs: int, steps_per_epoch: int | None
+        self,
+        batches: Iterable[Any],
+        check: Check,
+        epochs: int,
+        steps_per_epoch: int | None = None,
+        name: str = "X",
     ) -> None:
         self._batches, self._check, self._steps_per_epoch = batches, check, steps_per_epoch
+        self._name = name
+        self._what = f"{name}, a {type(batches).__name__},"
         self._iterator = iter(batches)
         self._is_spent_once = self._iterator is batches
         if self._is_spent_once and steps_per_epoch is None and epochs > 1:
+            steps = "steps_per_epoch, or " if name == "X" else ""
             raise ValueError(
-                f"X is a {type(batches).__name__}, which can be read only once, but epochs is "
-                f"{epochs}: pass steps_per_epoch, or an object that can be iterated again"
+                f"{name} is a {type(batches).__name__}, which can be read only once, but epochs is "
+                f"{epochs}: pass {steps}an object that can be iterated again"
             )
         self._taken = 0
         self._first: Part | None = self._next()
         if self._first is None:
-            raise ValueError(f"X, a {type(batches).__name__}, gives no batch")
+            raise ValueError(f"{self._what} gives no batch")
         self.batch = self._first.batch
 
     def parts(self, seed: int, epoch: int) -> Iterator[Part]:
@@ -182,13 +192,13 @@ class BatchSource(Source):
         """The first batch of another round."""
         if self._is_spent_once:
             raise ValueError(
-                f"X, a {type(self._batches).__name__}, ended after {self._taken} batches, too "
-                "early for epochs and steps_per_epoch; let it go on for ever, or ask for less"
+                f"{self._what} ended after {self._taken} batches, too early for epochs and "
+                "steps_per_epoch; let it go on for ever, or ask for less"
             )
         self._iterator = iter(self._batches)
         part = self._next()
         if part is None:
-            raise ValueError(f"X, a {type(self._batches).__name__}, gives no batch any more")
+            raise ValueError(f"{self._what} gives no batch any more")
         return part
 
     def _next(self) -> Part | None:
@@ -196,7 +206,7 @@ class BatchSource(Source):
             batch = next(self._iterator)
         except StopIteration:
             return None
-        name = f"batch {self._taken} of X"
+        name = f"batch {self._taken} of {self._name}"
         self._taken += 1
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
             raise TypeError(

@@ -12,8 +12,8 @@ from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, refuse_values
 from fastbackprop.division import call_threads, layers_by_inputs, training_threads
+from fastbackprop.evaluation import evaluation
 from fastbackprop.history import History
-from fastbackprop.inference import evaluation
 from fastbackprop.job import Job, compile_kernels
 from fastbackprop.metrics import Metric
 from fastbackprop.optimizers import Optimizer
@@ -218,7 +218,7 @@ def fit(
     net: Network,
     state: State,
     source: Source,
-    validation: TrainingData | None,
+    validation: Source | None,
     recipe: Recipe,
     record: History,
 ) -> None:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fastbackprop.data import Targets
 from fastbackprop.metrics.classification import AVERAGES, F1, Accuracy, Precision, Recall, TopK
 from fastbackprop.metrics.metric import Function, Metric
 from fastbackprop.metrics.regression import MAE, R2, RMSE
@@ -67,13 +66,13 @@ def get(spec: str | Metric | Callable[..., float]) -> Metric:
     return Function(name, spec)
 
 
-def checked(metrics: Any, targets: Targets | None = None, n_out: int = 1) -> tuple[Metric, ...]:
-    """The metrics that the caller named, fit for these targets.
+def checked(metrics: Any) -> tuple[Metric, ...]:
+    """The metrics that the caller named.
 
     Raises
     ------
     TypeError, ValueError
-        If one is unknown, named twice, or about other targets.
+        If one is unknown or named twice.
 
     Examples
     --------
@@ -99,9 +98,6 @@ def checked(metrics: Any, targets: Targets | None = None, n_out: int = 1) -> tup
             raise ValueError(f"the name {name!r} is taken; call your metric otherwise")
         if names.count(name) > 1:
             raise ValueError(f"the metric {name!r} is named twice; the results would be one")
-    if targets is not None:
-        for metric in chosen:
-            metric.check(targets, n_out)
     return chosen
 
 

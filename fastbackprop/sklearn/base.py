@@ -339,7 +339,8 @@ class BaseMLP(NetworkHolder, ABC):
         score = np.nan
         if np.isfinite(outputs).all():
             score = float(self._validation_score(outputs, held_back.y, data.weights))
-        loss = inference.means(state, data, self._threads()).loss * objective.report_factor
+        sums = inference.sums(state, data, self._threads())
+        loss = sums.loss / sums.weight * objective.report_factor
         self.validation_scores_.append(score)
         self.validation_loss_curve_.append(loss)
         if self.verbose:
