@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
@@ -74,6 +74,25 @@ def as_generator(random_state: Any) -> np.random.Generator:
             "random_state must be an integer, a numpy.random.Generator or None, got "
             f"{random_state!r}"
         ) from None
+
+
+def as_classes(classes: Any, n_out: int) -> tuple[Any, ...] | None:
+    """What classes are called, as plain strings and numbers; None where that is not known."""
+    if classes is None:
+        return None
+    if isinstance(classes, str | Mapping | Set) or not isinstance(classes, Iterable):
+        raise TypeError(f"classes must be a list of strings or numbers, got {classes!r}")
+    names = tuple(name.item() if isinstance(name, np.generic) else name for name in classes)
+    for name in names:
+        if not isinstance(name, str | int | float) or name in (np.inf, -np.inf) or name != name:
+            raise TypeError(f"a class must be a string or a finite number, got {name!r}")
+    n_classes = max(n_out, 2)
+    if len(names) != n_classes or len(set(names)) != n_classes:
+        raise ValueError(
+            f"classes must be {n_classes} different names, as many as the network tells apart, got "
+            f"{list(names)!r:.200}"
+        )
+    return names
 
 
 def as_layer_numbers(layers: Iterable[Any], n_layers: int) -> frozenset[int]:

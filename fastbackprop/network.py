@@ -71,6 +71,8 @@ class Network:
         Of each Dense layer, as writable views.
     biases : list of ndarray, (n_out,)
         Likewise; None for a layer without.
+    classes : tuple of str, int or float, or None
+        What class 0, 1, ... is called, where that is known.
     history : History
         Every epoch trained so far.
     stop_training : bool
@@ -134,6 +136,7 @@ class Network:
         self._layers = layers
         self._state = state
         self._busy = threading.Lock()
+        self._classes: tuple[Any, ...] | None = None
         self.history = History()
         self.stop_training = False
 
@@ -165,6 +168,32 @@ class Network:
     def dtype(self) -> np.dtype[Any]:
         """The type of parameters and arithmetic."""
         return self._state.plan.dtype
+
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        """What class 0, 1, ... is called; None where that is not known.
+
+        Training and `predict_classes` are about the numbers 0, 1, ... whatever they are called. The
+        names are kept by `save`, go to and come from scikit-learn, and label pictures and what
+        ``fastbackprop predict`` prints.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is set to anything but different strings or numbers, one for each class.
+
+        Examples
+        --------
+        >>> net = Network([4, 3], loss="cross_entropy", random_state=0)
+        >>> net.classes = ["ham", "spam", "eggs"]
+        >>> net.classes[net.predict_classes([[1, 2, 3, 4]])[0]]
+        'spam'
+        """
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: Sequence[Any] | None) -> None:
+        self._classes = construction.as_classes(names, self._state.plan.n_out)
 
     @property
     def n_parameters(self) -> int:
@@ -297,7 +326,7 @@ class Network:
         """A network of its own with the same layers and parameters.
 
         Its seed and number of epochs are the same, too, so that both go on alike; frozen layers
-        are frozen in both. Its history is empty.
+        are frozen in both, and classes have the same names. Its history is empty.
 
         Parameters
         ----------
@@ -315,6 +344,7 @@ class Network:
         keep = checked_flag("keep_optimizer", keep_optimizer)
         net = Network.__new__(Network)
         net._begin(self._layers, deepcopy(self._state))
+        net._classes = self._classes
         if not keep:
             net._state.forget()
         return net
@@ -694,7 +724,7 @@ class Network:
         Parameters
         ----------
         classes : array_like, optional
-            The labels, in sorted order; 0, 1, ... unless given.
+            The labels, in sorted order; those in `classes`, else 0, 1, ... unless given.
 
         Returns
         -------
@@ -731,6 +761,7 @@ class Network:
             state.epoch,
             self.weights,
             self.biases,
+            self._classes,
         )
 
     @classmethod
@@ -747,6 +778,7 @@ class Network:
                 bias[...] = stored_bias
         net = cls.__new__(cls)
         net._begin(tuple(contents.layers), state)
+        net._classes = contents.classes
         return net
 
     # ---------------------------------------------------------------------------------- checks
@@ -811,7 +843,8 @@ def load(path: str | PathLike[str]) -> Network:
     Returns
     -------
     Network
-        With the same outputs, bit for bit. Optimizer state is not in the file.
+        With the same outputs, bit for bit, and names of classes. Optimizer state is not in the
+        file.
 
     Raises
     ------

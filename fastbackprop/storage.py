@@ -18,6 +18,7 @@ from safetensors.numpy import save as to_bytes
 from fastbackprop import activations, losses
 from fastbackprop import layers as layer_specs
 from fastbackprop.activations import Activation
+from fastbackprop.construction import as_classes
 from fastbackprop.errors import FileFormatError
 from fastbackprop.layers import Dense, Layer
 from fastbackprop.losses import Loss
@@ -42,6 +43,7 @@ class Contents(NamedTuple):
     epoch: int
     weights: list[Array]
     biases: list[Array | None]
+    classes: tuple[Any, ...] | None = None
 
 
 def write(path: str | PathLike[str], contents: Contents) -> None:
@@ -60,6 +62,7 @@ def write(path: str | PathLike[str], contents: Contents) -> None:
         "dtype": contents.dtype,
         "seed": contents.seed,
         "epoch": contents.epoch,
+        "classes": contents.classes,
     }
     tensors = {}
     for i, (w, b) in enumerate(zip(contents.weights, contents.biases, strict=True)):
@@ -152,6 +155,7 @@ def _contents(file: Any) -> Contents:
         epoch,
         [tensors[f"layers.{i}.weight"] for i in range(len(dense))],
         [tensors.get(f"layers.{i}.bias") for i in range(len(dense))],
+        as_classes(header.get("classes"), dense[-1].n_out),  # files of early versions have none
     )
 
 

@@ -94,6 +94,7 @@ class TestTrain:
             "learning_curve.png",
         }
         net = fb.load(folder / "digits.safetensors")
+        assert net.classes == tuple(range(10))
         assert net.sizes == [784, 128, 10]
         X_test, y_test = fb.datasets.load_mnist_small()[1]
         assert net.evaluate(X_test, y_test)["accuracy"] > 0.9
@@ -246,6 +247,19 @@ class TestPredict:
         process = run(*arguments, cwd=folder, PYTHONIOENCODING="ascii")
         assert process.returncode == 0
         assert "#####" in process.stdout
+
+    def test_names_of_classes(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        net = fb.Network([784, 10], loss="cross_entropy", random_state=0)
+        net.set_parameters(np.r_[np.zeros(7840), np.eye(10)[3]])
+        net.classes = ["zero", "one", "two", "dr\x1bei", *range(4, 10)]
+        net.save("net.safetensors")
+        assert main(["predict", "net.safetensors", "9.png"]) == 0
+        lines = capsys.readouterr().out.splitlines()[1:]
+        assert lines[0].startswith("zero          8.5 %  ")
+        assert lines[-1] == r"Predicted class: 'dr\x1bei'"
+        assert main(["predict", "--json", "net.safetensors", "9.png"]) == 0
+        assert json.loads(capsys.readouterr().out)["class"] == "dr\x1bei"
 
     def test_a_network_without_probabilities_says_so(self, tmp_path):
         net = fb.Network([784, 10], random_state=0)
@@ -495,11 +509,19 @@ class TestData:
         np.savetxt("line.csv", np.column_stack([x, 3 * x + 0.5]), delimiter=",")
         arguments = "train --data line.csv --loss mse --lr 0.03 --batch-size 8 --epochs 60"
         assert main(arguments.split()) == 0
+        assert fb.load("digits.safetensors").classes is None
         out = capsys.readouterr().out
         assert "Network   1-128-1" in out
         assert "80 training and 20 test rows" in out
         final = re.search(r"^Test loss: (.*)$", out, re.MULTILINE)
         assert float(final[1]) < 0.1
+
+    def test_labels_of_a_table_are_kept(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        rows = [f"{i / 20},{'yes' if i >= 20 else 'no'}" for i in range(40)]
+        Path("answers.csv").write_text("\n".join(["x,label", *rows]), encoding="utf-8")
+        assert main("train --data answers.csv --epochs 1 --quiet".split()) == 0
+        assert fb.load("digits.safetensors").classes == ("no", "yes")
 
     def test_digits(self, tmp_path):
         pytest.importorskip("sklearn")

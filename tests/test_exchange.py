@@ -328,7 +328,9 @@ class TestSklearn:
             np.testing.assert_array_equal(
                 theirs.classes_[net.predict_classes(X)], theirs.predict(X)
             )
-        back = net.to_sklearn(theirs.classes_)
+            assert net.classes == tuple(theirs.classes_.tolist())
+        back = net.to_sklearn()
+        np.testing.assert_array_equal(back.classes_, theirs.classes_)
         assert vars(back).keys() - {"_optimizer"} == vars(theirs).keys() - {"_optimizer"}
         np.testing.assert_array_equal(back.predict(X), theirs.predict(X))
         np.testing.assert_allclose(back.predict_proba(X), theirs.predict_proba(X), atol=1e-12)
@@ -340,6 +342,7 @@ class TestSklearn:
         theirs = self.fitted("Regressor", y[:, 0] if n_out == 1 else y)
         net = fb.from_sklearn(theirs)
         assert net.loss_function == fb.Loss("mse")
+        assert net.classes is None
         expected = theirs.predict(inputs())
         np.testing.assert_allclose(net.predict(inputs()), expected.reshape(20, -1), atol=1e-12)
         np.testing.assert_allclose(net.to_sklearn().predict(inputs()), expected, atol=1e-12)

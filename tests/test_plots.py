@@ -310,3 +310,14 @@ class TestEveryDisplay:
             "NetworkDisplay needs matplotlib, which is not installed: "
             'pip install "fastbackprop[plots]"\n'
         )
+
+
+def test_pictures_call_classes_as_the_network_does():
+    net = fb.Network([2, 3], loss="cross_entropy", random_state=0)
+    X, y = np.eye(2), [0, 1]
+    net.classes = ["$a", "b", 3]
+    for display in (
+        fb.plots.ConfusionMatrixDisplay.from_network(net, X, y),
+        fb.plots.DecisionBoundaryDisplay.from_network(net, X, y, grid_resolution=5),
+    ):
+        assert display.class_names == [r"\$a", "b", "3"]

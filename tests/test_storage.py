@@ -374,3 +374,52 @@ def test_a_tensor_table_that_lies_allocates_nothing(tmp_path):
     assert peak_of(lambda: assert_not_read(path, "not a safetensors file")) < 1_000_000
     path.write_bytes(struct.pack("<Q", 2**60) + header + bytes(4))
     assert peak_of(lambda: assert_not_read(path, "not a safetensors file")) < 1_000_000
+
+
+def test_classes(tmp_path):
+    net, path = make_file(tmp_path)
+    assert net.classes is None
+    assert fb.load(path).classes is None
+    for names in (["a", "b", "ç", "d", "e\x1b"], np.arange(1, 6), [0.5, 1, 2, "x", -1]):
+        net.classes = names
+        net.save(path)
+        assert fb.load(path).classes == net.classes == tuple(names)
+    assert net.clone().classes == net.classes
+    assert all(type(name) in (int, float, str) for name in net.classes)
+
+
+def test_a_file_without_classes(tmp_path):
+    """As the first version wrote them."""
+    net, path = make_file(tmp_path)
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["fastbackprop"])
+    del header["classes"]
+    save_file(load_file(path), path, {"fastbackprop": json.dumps(header)})
+    assert fb.load(path).classes is None
+    np.testing.assert_array_equal(bits(fb.load(path)), bits(net))
+
+
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        ("abcde", TypeError),
+        (5, TypeError),
+        ({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}, TypeError),
+        ([1, 2, 3, 4, None], TypeError),
+        ([1, 2, 3, 4, float("nan")], TypeError),
+        ([1, 2, 3, 4, float("inf")], TypeError),
+        ([1, 2, 3, 4], ValueError),
+        ([1, 2, 3, 4, 4], ValueError),
+    ],
+    ids=str,
+)
+def test_wrong_classes(tmp_path, names, error):
+    net, path = make_file(tmp_path)
+    with pytest.raises(error, match="class"):
+        net.classes = names
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["fastbackprop"])
+    header["classes"] = names
+    save_file(load_file(path), path, {"fastbackprop": json.dumps(header)})
+    with pytest.raises(fb.FileFormatError, match="class"):
+        fb.load(path)

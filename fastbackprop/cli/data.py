@@ -1,8 +1,8 @@
 """What ``--data`` stands for: a data set by its name, or a user's own files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Task(NamedTuple):
         Outputs that the network needs.
     scale : float or None
         What brings the inputs to [0, 1]; None if they are used as they are.
+    classes : sequence or None
+        What the labels 0, 1, ... stand for; None in a regression.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Task(NamedTuple):
     test: tuple[Array, Array]
     n_out: int
     scale: float | None
+    classes: Sequence[Any] | None
 
     @property
     def n_in(self) -> int:
@@ -93,7 +96,7 @@ def load_task(data: str, *, regression: bool = False) -> Task:
 def _of_images(name: str, dataset: Dataset, scale: float = _BYTE_SCALE) -> Task:
     (X, y), (X_test, y_test) = dataset
     n_classes = int(max(y.max(), y_test.max())) + 1
-    return Task(name, (X, y), (X_test, y_test), n_classes, scale)
+    return Task(name, (X, y), (X_test, y_test), n_classes, scale, range(n_classes))
 
 
 def _of_table(name: str, read: Callable[..., Table], regression: bool) -> Task:
@@ -102,7 +105,8 @@ def _of_table(name: str, read: Callable[..., Table], regression: bool) -> Task:
         y, y_test = y.reshape(len(y), -1), y_test.reshape(len(y_test), -1)
     n_out = y.shape[1] if classes is None else len(classes)
     scale = _BYTE_SCALE if _holds_bytes(X) else None
-    return Task(name, (X, y), (X_test, y_test), n_out, scale)
+    names = None if classes is None else classes.tolist()
+    return Task(name, (X, y), (X_test, y_test), n_out, scale, names)
 
 
 def _holds_bytes(X: Array) -> bool:

@@ -1,4 +1,4 @@
-"""``fastbackprop predict``: the probability of each digit for an image."""
+"""``fastbackprop predict``: the probability of each digit, or other class, for an image."""
 
 import argparse
 import sys
@@ -69,15 +69,27 @@ def run(options: argparse.Namespace) -> int:
     loss = net.loss_function.name
     if loss != "cross_entropy":
         output.progress(f"Trained with {loss}: shares of the outputs above 0, no probabilities.")
-    for name, path, row in zip(options.images, paths, probabilities, strict=True):
-        digit = int(row.argmax())
+    digits = tuple(range(_DIGITS))
+    classes = digits if net.classes is None else net.classes
+    what = "digit" if classes == digits else "class"
+    names = [_printable(name) for name in classes]
+    width = max(map(len, names))
+    for image, path, row in zip(options.images, paths, probabilities, strict=True):
+        best = int(row.argmax())
         if len(paths) > 1:
-            output.result(f"{name}:")
-        for candidate, probability in enumerate(row.tolist()):
-            output.result(f"{candidate}  {100 * probability:5.1f} %  {bar(probability)}".rstrip())
-        output.result(f"Predicted digit: {digit}")
-        output.event("prediction", file=str(path), digit=digit, probabilities=row.tolist())
+            output.result(f"{image}:")
+        for candidate, share in zip(names, row.tolist(), strict=True):
+            output.result(f"{candidate:<{width}}  {100 * share:5.1f} %  {bar(share)}".rstrip())
+        output.result(f"Predicted {what}: {names[best]}")
+        event = {what: classes[best], "probabilities": row.tolist()}
+        output.event("prediction", file=str(path), **event)
     return 0
+
+
+def _printable(name: Any) -> str:
+    """Return the name of a class without what could command a terminal; files may be anyone's."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
 
 
 def _load(path: Path) -> Network:

@@ -267,7 +267,9 @@ def _network(task: data.Task, options: argparse.Namespace) -> Network:
     chain: list[Layer] = [] if task.scale is None else [Rescaling(task.scale)]
     for (n_in, n_out), function in zip(pairwise(sizes), functions, strict=True):
         chain.append(Dense(n_in, n_out, function))
-    return Network(chain, loss=options.loss, random_state=options.seed, dtype=options.dtype)
+    net = Network(chain, loss=options.loss, random_state=options.seed, dtype=options.dtype)
+    net.classes = task.classes
+    return net
 
 
 def _optimizer(options: argparse.Namespace) -> Optimizer:

@@ -178,8 +178,8 @@ def from_sklearn(estimator: Any, *, loss: str | Loss | None = None, dtype: Any =
     Returns
     -------
     Network
-        With copies of the parameters. `Network.predict_classes` gives positions in ``classes_``:
-        ``estimator.classes_[net.predict_classes(X)]``.
+        With copies of the parameters, and ``classes_`` as its ``classes``.
+        `Network.predict_classes` gives positions in them.
 
     Raises
     ------
@@ -197,4 +197,6 @@ def from_sklearn(estimator: Any, *, loss: str | Loss | None = None, dtype: Any =
     >>> np.array_equal(copy.get_parameters(), net.get_parameters())
     True
     """
-    return Network._from_contents(assemble(scikit_learn.read(estimator), loss, dtype))
+    net = Network._from_contents(assemble(scikit_learn.read(estimator), loss, dtype))
+    net.classes = scikit_learn.classes_of(estimator, net.sizes[-1])
+    return net

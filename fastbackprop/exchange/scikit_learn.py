@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
 from fastbackprop.activations import Activation
+from fastbackprop.construction import as_classes
 from fastbackprop.exchange.assembly import (
     Parts,
     chosen_activations,
@@ -39,6 +41,15 @@ def read(estimator: Any) -> Parts:
     return dense_parts(pairs, functions)
 
 
+def classes_of(estimator: Any, n_out: int) -> tuple[Any, ...] | None:
+    """The labels of a classifier with as many, where they are strings or numbers."""
+    labels = getattr(estimator, "classes_", None)
+    if isinstance(labels, np.ndarray) and labels.shape == (max(n_out, 2),):
+        with contextlib.suppress(TypeError):
+            return as_classes(labels, n_out)
+    return None
+
+
 def export(contents: Contents, classes: Any) -> Any:
     """Make what `Network.to_sklearn` returns."""
     try:
@@ -56,7 +67,7 @@ def export(contents: Contents, classes: Any) -> Any:
 
     # A step on made-up data lets scikit-learn set up all that its own methods rely on.
     if contents.loss.is_classification:
-        labels = _labels(classes, n_out)
+        labels = _labels(contents.classes if classes is None else classes, n_out)
         estimator = MLPClassifier(**options)
         rows = np.zeros((len(labels), n_in), contents.dtype)
         if output.name == "sigmoid" and n_out > 1:

@@ -104,7 +104,7 @@ class DecisionBoundaryDisplay(Display):
             kind, response = "value", outputs[:, 0]
             values = None if y is None else np.asarray(y).reshape(len(points), -1)[:, 0]
         else:
-            names = canvas.class_names(class_names, canvas.n_classes(net))
+            names = canvas.class_names_of(net, class_names)
             values = None if y is None else canvas.labels_of(y, net)
             if len(names) == 2:
                 kind, response = "probability", outputs[:, -1]

@@ -113,6 +113,11 @@ def class_names(names: Sequence[Any] | None, n_classes: int) -> list[str]:
     return [plain(name) for name in names]
 
 
+def class_names_of(net: Network, names: Sequence[Any] | None) -> list[str]:
+    """What a network's classes are called: as given, else as it says itself, else their numbers."""
+    return class_names(net.classes if names is None else names, n_classes(net))
+
+
 def plain(text: Any) -> str:
     """A text in which matplotlib sees no mathematics."""
     return str(text).replace("$", r"\$")

@@ -62,7 +62,7 @@ class ConfusionMatrixDisplay(Display):
             labels,
             net.predict_classes(X),
             n_classes=canvas.n_classes(net),
-            class_names=class_names,
+            class_names=net.classes if class_names is None else class_names,
             ax=ax,
         )
 
@@ -178,7 +178,7 @@ class MisclassifiedDisplay(Display):
         image_shape : (int, int), optional
             Rows and columns of pixels; a square unless given.
         class_names : sequence, optional
-            What the classes are called; their numbers unless given.
+            What the classes are called; as ``net.classes`` says, or their numbers, unless given.
         ax : matplotlib.axes.Axes, optional
             Where; a new figure unless given.
 
@@ -197,7 +197,7 @@ class MisclassifiedDisplay(Display):
         """
         checked_size("n_images", n_images)
         shape = canvas.image_shape(net.sizes[0], image_shape)
-        names = canvas.class_names(class_names, canvas.n_classes(net))
+        names = canvas.class_names_of(net, class_names)
         labels, outputs, predicted = (
             canvas.labels_of(y, net),
             net.predict(X),
