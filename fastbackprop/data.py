@@ -261,23 +261,27 @@ def checked_targets(y: object, n: int, n_out: int, loss: Loss, dtype: np.dtype[A
 
 
 def _checked_labels(array: Array, n_out: int) -> Array:
-    with np.errstate(invalid="ignore"):  # a float beyond int64 is no integer either
-        labels = array.astype(np.int64)
-    wrong = np.flatnonzero(labels != array) if array.dtype.kind == "f" else np.empty(0, np.intp)
-    if len(wrong):
-        raise ValueError(
-            f"y[{wrong[0]}] is {array[wrong[0]]}; class labels must be integers from 0 to "
-            f"{n_out - 1}."
-        )
-    outside = np.flatnonzero((labels < 0) | (labels >= n_out))
-    if len(outside):
+    """Class labels as a copy, since the kernels trust them and the caller may change his own."""
+    if array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # a float beyond int64 is no integer either
+            labels = array.astype(np.int64)
+        wrong = np.flatnonzero(labels != array)
+        if len(wrong):
+            raise ValueError(
+                f"y[{wrong[0]}] is {array[wrong[0]]}; class labels must be integers from 0 to "
+                f"{n_out - 1}."
+            )
+    else:
+        labels = array.astype(np.int64, order="C")
+    if labels.view(np.uint64).max() >= n_out:  # as which the negative ones are huge
+        outside = np.flatnonzero((labels < 0) | (labels >= n_out))
         label = array[outside[0]]
         hint = " Labels count from 0: subtract 1?" if label == n_out else ""
         raise ValueError(
             f"y[{outside[0]}] is {label}; the network has {n_out} outputs, so class labels must "
             f"be from 0 to {n_out - 1}.{hint}"
         )
-    return np.ascontiguousarray(labels)
+    return labels
 
 
 def _check_counts(array: Array) -> None:

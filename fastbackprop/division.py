@@ -77,9 +77,11 @@ def chunks_of(plan: Plan, rows: int) -> int:
 
     It decides the order of sums, so it must not depend on the number of threads.
     """
+    if rows < _CHUNKED_ROWS:
+        return 0
     small = _CHUNKS * plan.size * plan.dtype.itemsize <= _CHUNKED_BYTES
     drops = any(stage.dropout > 0.0 for stage in plan.stages)  # masks count rows of a whole batch
-    return _CHUNKS if rows >= _CHUNKED_ROWS and small and not drops else 0
+    return _CHUNKS if small and not drops else 0
 
 
 def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
@@ -102,4 +104,6 @@ def call_threads(requested: int | None, plan: Plan, rows: int) -> int:
     if requested is not None:
         return requested
     seconds = plan.flops(rows) / _FLOPS_A_SECOND
+    if seconds <= _SECONDS_A_START:
+        return 1
     return _fastest(lambda threads: seconds / threads + _SECONDS_A_START * (threads > 1))

@@ -12,19 +12,20 @@ from fastbackprop.data import (
     CompressedRows,
     Targets,
     TrainingData,
-    input_arrays,
     input_fields,
     refuse_values,
 )
 from fastbackprop.division import call_threads
 from fastbackprop.job import Job, compile_kernels
 from fastbackprop.plan import Array
-from fastbackprop.probe import BACKGROUND_FLOPS, Probe, data_job
+from fastbackprop.probe import BACKGROUND_FLOPS, Probe, point_at
 from fastbackprop.state import State
 from fastbackprop.team import Team
 
 # Rows that are copied for a call, rather than pointed to, which takes longer for so few.
 _STAGED_BYTES = 64 * 1024
+
+_NO_TARGETS = Targets(None, None, SCORE_NONE)
 
 
 class Sums(NamedTuple):
@@ -43,19 +44,40 @@ class Gradients(NamedTuple):
     inputs: Array | None  # (n, n_in)
 
 
-def _run_over_rows(job: Job, state: State, X: Array | CompressedRows, threads: int | None) -> None:
-    """Run an evaluation job over all rows of X."""
-    n = len(X)
-    flops = state.plan.flops(n)
-    blocks = -(-n // BLOCK_ROWS)
+class _OverRows:
+    """A pass over rows, for their outputs or for their losses and scores, block by block."""
+
+    def __init__(self, state: State, threads: int) -> None:
+        self._threads = threads
+        self._job = Job(state.plan, state.params)
+        self._job.reserve(state.plan, BLOCK_ROWS, threads, shared=False)
+        self._job.set(evaluates=1, first=0)
+        self.n_bytes = self._job.reserved_bytes
+
+    def run(self, data: TrainingData, background: bool, results: dict[str, Array | None]) -> None:
+        """Fill the arrays named in ``results``."""
+        job = self._job
+        point_at(job, data)
+        job.point(**results)
+        job.set(last=len(data.X))
+        with Team(self._threads, background=background) as team:
+            team.run(job)
+        job.release()
+        job.point(**dict.fromkeys(results))
+        if job.met_bad_row:
+            refuse_values(data.X, job.dtype)
+
+
+def _run_over_rows(
+    state: State, data: TrainingData, threads: int | None, **results: Array | None
+) -> None:
+    """Evaluate all rows, with a prepared call where there is one."""
+    n = len(data.X)
     # A row forward is a third of the work of one in a training step, by which threads are chosen.
-    count = min(call_threads(threads, state.plan, -(-n // 3)), blocks)
-    job.reserve(state.plan, min(n, BLOCK_ROWS), count, shared=False)
-    job.set(evaluates=1, first=0, last=n)
-    with Team(count, background=flops > BACKGROUND_FLOPS) as team:
-        team.run(job)
-    if job.met_bad_row:
-        refuse_values(X, state.plan.dtype)
+    count = min(call_threads(threads, state.plan, -(-n // 3)), -(-n // BLOCK_ROWS))
+    call = state.idle.take((_OverRows, count)) or _OverRows(state, count)
+    call.run(data, state.plan.flops(n) > BACKGROUND_FLOPS, results)
+    state.idle.keep((_OverRows, count), call, call.n_bytes)
 
 
 class _FewRows:
@@ -69,6 +91,7 @@ class _FewRows:
         self._job.point(x=self._x, outputs=self._outputs)
         self._job.set(evaluates=1, **input_fields(self._x))
         self._job.reserve(plan, len(self._x), 1, shared=False)
+        self.n_bytes = self._job.reserved_bytes
         compile_kernels(plan.dtype)
 
     def __call__(self, X: Array) -> Array:
@@ -94,31 +117,20 @@ def outputs(state: State, X: Array | CompressedRows, threads: int | None = None)
         and len(X) <= _few(X.shape[1] * X.itemsize)
         and state.plan.flops(len(X)) < BACKGROUND_FLOPS
     ):
-        # Taken and put back by single operations of a list: another thread has a call of its own.
-        idle = state.idle.setdefault(X.dtype, [])
-        try:
-            call = idle.pop()
-        except IndexError:
-            call = _FewRows(state, X.dtype)
-        try:
-            return call(X)
-        finally:
-            idle.append(call)
+        call = state.idle.take(X.dtype) or _FewRows(state, X.dtype)
+        result = call(X)
+        state.idle.keep(X.dtype, call, call.n_bytes)
+        return result
     result = np.empty((len(X), state.plan.n_out), state.plan.dtype)
-    job = Job(state.plan, state.params)
-    job.point(outputs=result, **input_arrays(X))
-    job.set(**input_fields(X))
-    _run_over_rows(job, state, X, threads)
+    _run_over_rows(state, TrainingData(X, _NO_TARGETS, None), threads, outputs=result)
     return result
 
 
 def sums(state: State, data: TrainingData, threads: int | None = None) -> Sums:
     """What rows add to the mean loss, and to the fraction classified rightly."""
     X, targets, weights = data
-    job = data_job(state, data)
     row_loss, row_score = np.empty(len(X)), np.empty(len(X))
-    job.point(row_loss=row_loss, row_score=row_score)
-    _run_over_rows(job, state, X, threads)
+    _run_over_rows(state, data, threads, row_loss=row_loss, row_score=row_score)
     weight = float(len(X) if weights is None else weights.sum())
     score = None if targets.score == SCORE_NONE else float(row_score.sum())
     return Sums(float(row_loss.sum()), score, weight)
@@ -136,10 +148,18 @@ def gradients(
 
     ``loss`` replaces the network's loss by another of the kernels' codes.
     """
-    probe = Probe(state, data, inputs=inputs, threads=threads, loss=loss)
+    kind = (Probe, inputs, threads, loss)
+    probe = state.idle.take(kind)
+    if probe is None:
+        probe = Probe(state, data, inputs=inputs, threads=threads, loss=loss)
+    else:
+        probe.load(data)
     mean = probe.differentiate()
     dx = probe.input_gradients if inputs else None
-    return Gradients(mean, probe.parameter_gradients, dx)
+    result = Gradients(mean, probe.parameter_gradients.copy(), dx)
+    probe.release()
+    state.idle.keep(kind, probe, probe.n_bytes)
+    return result
 
 
 def jacobian(state: State, x: Array) -> Array:

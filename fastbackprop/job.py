@@ -19,6 +19,9 @@ _FIELDS: Any = JOB.fields
 _WORDS = {name: offset // 8 for name, (_, offset, *_) in _FIELDS.items()}
 _FLOATS = frozenset(name for name, (kind, *_) in _FIELDS.items() if kind == np.float64)
 
+_DATA = ("x", "x_starts", "x_columns", "labels", "targets", "weights", "order")
+_DATA_WORDS = np.array([_WORDS[name] for name in _DATA])
+
 
 class Job:
     """A filled-in JOB record, with every array that it points to kept alive.
@@ -49,6 +52,7 @@ class Job:
             x_offset=plan.rescaling.offset,
             threads=1,
         )
+        self.reserved_bytes = 0
         self._stop = np.zeros(4, np.int64)
         self._barrier = aligned_zeros(16, np.dtype(np.int64))
         self.point(stop=self._stop, barrier=self._barrier)
@@ -62,11 +66,18 @@ class Job:
     def point(self, **arrays: Array | None) -> None:
         """Set addresses of the record; None is the address 0."""
         for name, array in arrays.items():
-            self._integers[_WORDS[name]] = 0 if array is None else array.ctypes.data
             if array is None:
+                self._integers[_WORDS[name]] = 0
                 self._alive.pop(name, None)
-            else:
+            elif self._alive.get(name) is not array:  # to ask for an address takes a while
+                self._integers[_WORDS[name]] = array.ctypes.data
                 self._alive[name] = array
+
+    def release(self) -> None:
+        """Let go of the caller's data."""
+        self._integers[_DATA_WORDS] = 0
+        for name in _DATA:
+            self._alive.pop(name, None)
 
     def reserve(self, plan: Plan, rows: int, threads: int, *, shared: bool) -> None:
         """Give the job workspaces for ``rows`` rows: one for the team, or one for each thread."""
@@ -75,9 +86,11 @@ class Job:
         columns = scratch_bytes(plan.widest * plan.dtype.itemsize) // plan.dtype.itemsize
         words = list_words(int(table[0]["ld_x"]))
         scratch = columns + 2 * words * 8 // plan.dtype.itemsize
+        work = aligned_zeros(size if shared else size * threads, plan.dtype)
+        self.reserved_bytes = work.nbytes
         self.point(
             layers=table,
-            work=aligned_zeros(size if shared else size * threads, plan.dtype),
+            work=work,
             scratch=aligned_zeros((scratch + line) * threads, plan.dtype),
         )
         self.set(

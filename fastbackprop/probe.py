@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,8 @@ def point_at(job: Job, data: TrainingData) -> None:
 class Probe:
     """A batch that can be taken through the network again and again, as its parameters change.
 
+    `load` puts another batch in its place.
+
     Parameters
     ----------
     state : State
@@ -78,31 +80,51 @@ class Probe:
         dropout_epoch: int | None = None,
         threads: int | None = None,
     ) -> None:
-        plan, n = state.plan, len(data.X)
-        self._plan, self._data = plan, data
-        self._job = data_job(state, data)
-        self._threads = call_threads(threads, plan, n)
+        self._plan, self._wants_inputs, self._requested = state.plan, inputs, threads
+        self._job = Job(state.plan, state.params)
         self._sums = {name: np.zeros(1) for name in ("step_loss", "step_score", "step_weight")}
-        self.row_losses = np.zeros(n)
-        self.parameter_gradients = plan.zeros()
-        self._job.point(
-            gradients=self.parameter_gradients,
-            rates=np.zeros(1),
-            row_loss=self.row_losses,
-            row_score=np.empty(n),
-            **self._sums,
-        )
-        self._job.reserve(plan, n, self._threads, shared=True)
-        self._job.set(batch=n, first=0, last=1)
+        self.parameter_gradients = state.plan.zeros()
+        self._job.point(gradients=self.parameter_gradients, rates=np.zeros(1), **self._sums)
+        self._job.set(first=0, last=1, seed=state.seed)
         if loss is not None:
             self._job.set(loss=loss)
         if dropout_epoch is not None:
             self._job.set(training=1, epoch=dropout_epoch)
-        self._input_gradients: Array | None = None
-        if inputs:
+        self._X: Any = None
+        self._rows = self._threads = 0
+        self.load(data)
+
+    def load(self, data: TrainingData) -> None:
+        """Take another batch from now on."""
+        self._X, self._n = data.X, len(data.X)
+        threads = call_threads(self._requested, self._plan, self._n)
+        if self._n > self._rows or threads != self._threads:
+            self._reserve(self._n, threads)
+        point_at(self._job, data)
+        self._job.set(batch=self._n)
+        self.row_losses = self._row_losses[: self._n]
+
+    def _reserve(self, rows: int, threads: int) -> None:
+        """Make room for so many rows."""
+        self._rows, self._threads = rows, threads
+        self._job.reserve(self._plan, rows, threads, shared=True)
+        self._row_losses = np.zeros(rows)
+        self._job.point(row_loss=self._row_losses, row_score=np.empty(rows))
+        if self._wants_inputs:
             stride = self._job.input_stride
-            self._input_gradients = aligned_zeros(n * stride, plan.dtype).reshape(n, stride)
+            memory = aligned_zeros(rows * stride, self._plan.dtype)
+            self._input_gradients = memory.reshape(rows, stride)
             self._job.point(input_gradients=self._input_gradients)
+
+    def release(self) -> None:
+        """Let go of the batch; `load` another before the next call."""
+        self._X = None
+        self._job.release()
+
+    @property
+    def n_bytes(self) -> int:
+        """What it keeps in memory."""
+        return self._job.reserved_bytes + self.parameter_gradients.nbytes
 
     def measure(self) -> float:
         """The mean loss of the batch."""
@@ -115,23 +137,20 @@ class Probe:
     @property
     def input_gradients(self) -> Array:
         """The gradient of the mean loss with respect to X, (n, n_in), from `differentiate`."""
-        assert self._input_gradients is not None
         # The kernel differentiates with respect to the rescaled input.
         scale = self._plan.dtype.type(self._plan.rescaling.scale)
-        return self._input_gradients[:, : self._plan.n_in] * scale
+        return self._input_gradients[: self._n, : self._plan.n_in] * scale
 
     def stages(self) -> list[StageValues]:
         """What each Dense layer made of the batch in the last call."""
-        return [
-            StageValues(*views) for views in self._job.stage_views(self._plan, len(self._data.X))
-        ]
+        return [StageValues(*views) for views in self._job.stage_views(self._plan, self._n)]
 
     def _run(self, update: int) -> float:
         self._job.set(update=update)
-        background = self._plan.flops(len(self._data.X)) > BACKGROUND_FLOPS
+        background = self._plan.flops(self._n) > BACKGROUND_FLOPS
         with Team(self._threads, background=background) as team:
             team.run(self._job)
         if self._job.met_bad_row:
-            refuse_values(self._data.X, self._plan.dtype)
+            refuse_values(self._X, self._plan.dtype)
         total = self._sums["step_weight"][0]
         return float(self._sums["step_loss"][0] / total) if total else 0.0

@@ -18,6 +18,34 @@ _SLOT_PLACES = {
 }
 
 
+# Buffers larger than this are not kept from one call for the next.
+_KEPT_BYTES = 16 * 1024 * 1024
+
+
+class Idle:
+    """Calls that are prepared on a network's parameters, and in use by no thread.
+
+    To set up all that a kernel reads takes longer than to run it on a few rows. A call is taken by
+    one thread at a time, which gives it back; one that ended by an error is not used again.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[Any, list[Any]] = {}
+
+    def take(self, key: Any) -> Any:
+        """A call of this kind, which is the caller's own until `keep`; None if there is none."""
+        # Single operations of a dict and a list, which threads may do at the same time.
+        try:
+            return self._calls[key].pop()
+        except (KeyError, IndexError):
+            return None
+
+    def keep(self, key: Any, call: Any, n_bytes: int) -> None:
+        """Give a call back for later, unless its buffers are large."""
+        if n_bytes <= _KEPT_BYTES:
+            self._calls.setdefault(key, []).append(call)
+
+
 class Former(NamedTuple):
     """The optimizer state from before a training that may have to be undone."""
 
@@ -47,6 +75,8 @@ class State:
     epoch : int
         Epochs begun over all calls of fit: with `seed`, it decides the order of rows and the
         dropout masks.
+    idle : Idle
+        Calls prepared on these very parameters; a copy has none.
     """
 
     def __init__(self, plan: Plan, seed: int = 0) -> None:
@@ -59,8 +89,7 @@ class State:
         self.rate_factor = 1.0
         self.frozen: frozenset[int] = frozenset()
         self.epoch = 0
-        # Calls prepared on these parameters and in use by no thread, see `inference`.
-        self.idle: dict[Any, list[Any]] = {}
+        self.idle = Idle()
 
     def steps_with(self, optimizer: Optimizer) -> int:
         """Steps that an equal optimizer has taken: the number of its next one."""
@@ -107,7 +136,7 @@ class State:
             **vars(self),
             "slots": {},
             "params": None,
-            "idle": {},
+            "idle": Idle(),
             "packed": {name: self.plan.pack(flat) for name, flat in padded.items()},
         }
 

@@ -11,7 +11,7 @@ import numpy as np
 from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, refuse_values
-from fastbackprop.division import call_threads, layers_by_inputs, training_threads
+from fastbackprop.division import call_threads, chunks_of, layers_by_inputs, training_threads
 from fastbackprop.evaluation import evaluation
 from fastbackprop.history import History
 from fastbackprop.job import Job, compile_kernels
@@ -175,7 +175,7 @@ class Epochs:
             self._diverge(f"the loss became {loss} in step {totals.steps + bad[0]} of")
         totals.add(part, self._sums, float(learning_rates[-1]))
         if not self._source.is_whole:
-            job.point(x=None, labels=None, targets=None, weights=None, order=None)
+            job.release()
 
     def _diverge(self, what: str) -> None:
         """Put back the parameters from before the epoch, and say so."""
@@ -246,29 +246,70 @@ def fit(
         callback.on_train_end(net)
 
 
+class _Step:
+    """A step on a batch, prepared for an optimizer, which can be taken again and again."""
+
+    def __init__(self, state: State, optimizer: Optimizer) -> None:
+        self._state, self._optimizer, self._frozen = state, optimizer, state.frozen
+        self._sums = {name: np.empty(1) for name in _SUMS}
+        self._rate = np.empty(1)
+        self._room = (0, 0, 0)  # rows, threads and chunks
+        self._job = training_job(state, optimizer)
+        self._job.point(rates=self._rate, **self._sums)
+        self._job.set(first=0, last=1)
+
+    @property
+    def n_bytes(self) -> int:
+        """What it keeps in memory."""
+        return self._job.reserved_bytes
+
+    def serves(self, optimizer: Optimizer) -> bool:
+        """Whether steps of this optimizer are what it was prepared for."""
+        return self._optimizer == optimizer and self._frozen == self._state.frozen
+
+    def _reserve(self, n: int) -> None:
+        """Make room for a step on ``n`` rows, unless there is."""
+        plan = self._state.plan
+        threads, chunks = call_threads(None, plan, n), chunks_of(plan, n)
+        rows, *others = self._room
+        if n > rows or others != [threads, chunks]:
+            reserve_steps(self._job, self._state, self._optimizer, n, threads, by_inputs=0)
+            self._room = n, threads, chunks
+
+    def run(self, data: TrainingData, rate: float) -> float:
+        """Take the step; returns the loss from before it."""
+        state, job, n = self._state, self._job, len(data.X)
+        self._reserve(n)
+        self._rate[0] = rate
+        point_at(job, data)
+        # The optimizer's arrays may be others since the last step.
+        job.point(**state.slot_arrays())
+        job.set(batch=n, seed=state.seed, steps_before=state.steps, epoch=-1 - state.steps)
+        background = state.plan.flops(n) > BACKGROUND_FLOPS
+        with Team(self._room[1], background=background) as team:
+            team.run(job)
+        job.release()
+        if job.met_bad_row:  # in which case the step has not changed anything
+            refuse_values(data.X, state.plan.dtype)
+        total = self._sums["step_weight"][0]
+        return float(self._sums["step_loss"][0] / total) if total else 0.0
+
+
 def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     """One step on all rows as one batch; returns its loss from before the step."""
-    n = len(data.X)
-    first = state.steps_with(optimizer)
-    learning_rates = state.rates(optimizer, 1)
+    rate = state.rates(optimizer, 1)[0]
     former = Former(state.optimizer, state.slots, state.steps, state.rate_factor)
     state.use(optimizer)
-    sums = {name: np.empty(1) for name in _SUMS}
-    job = training_job(state, optimizer)
-    flops = state.plan.flops(n)
-    threads = call_threads(None, state.plan, n)
-    reserve_steps(job, state, optimizer, n, threads, by_inputs=0)
-    point_at(job, data)
-    job.point(rates=learning_rates, **sums)
-    job.set(batch=n, first=0, last=1, steps_before=first, epoch=-1 - first)
+    prepared = state.idle.take(_Step)
+    if prepared is None or not prepared.serves(optimizer):
+        prepared = _Step(state, optimizer)
     before = state.params.copy()
-    with Team(threads, background=flops > BACKGROUND_FLOPS) as team:
-        team.run(job)
-    if job.met_bad_row:  # in which case the step has not changed anything
+    try:
+        loss = prepared.run(data, rate)
+    except ValueError:
         state.restore(former)
-        refuse_values(data.X, state.plan.dtype)
-    total = sums["step_weight"][0]
-    loss = float(sums["step_loss"][0] / total) if total else 0.0
+        raise
+    state.idle.keep(_Step, prepared, prepared.n_bytes)
     if not (np.isfinite(loss) and np.isfinite(state.params).all()):
         state.params[...] = before
         state.forget()

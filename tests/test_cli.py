@@ -520,7 +520,7 @@ class TestData:
         monkeypatch.chdir(tmp_path)
         rows = [f"{i / 20},{'yes' if i >= 20 else 'no'}" for i in range(40)]
         Path("answers.csv").write_text("\n".join(["x,label", *rows]), encoding="utf-8")
-        assert main("train --data answers.csv --epochs 1 --quiet".split()) == 0
+        assert main(["train", "--data", "answers.csv", "--epochs", "1", "--quiet"]) == 0
         assert fb.load("digits.safetensors").classes == ("no", "yes")
 
     def test_digits(self, tmp_path):

@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import (
     type_of_target,
     unique_labels,
 )
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from fastbackprop._kernels.records import SCORE_LARGEST, SCORE_THRESHOLD
 from fastbackprop.activations import Activation
@@ -326,7 +326,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             The most probable class of each; for several labels at a time, 0 or 1 for each label.
         """
-        check_is_fitted(self)
         outputs = self._outputs(X)
         if self.out_activation_ == "softmax":
             return self.classes_[outputs.argmax(axis=1)]
@@ -349,7 +348,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        check_is_fitted(self)
         outputs = self._outputs(X)
         if self.n_outputs_ == 1:
             return np.hstack([1.0 - outputs, outputs])
