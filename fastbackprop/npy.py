@@ -94,7 +94,7 @@ def read_array(file: IO[bytes], size: int, name: str) -> Array:
     """
     header = read_header(file, size, name)
     values = np.empty(size - header.offset, np.uint8)
-    left = memoryview(values)
+    left = values.data
     while left and (chunk := file.read(min(len(left), _CHUNK))):
         left[: len(chunk)] = chunk
         left = left[len(chunk) :]
