@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
 from types import TracebackType
 
 from fastbackprop.job import Job, compile_kernels
+
+# Seconds after which the caller's thread looks whether Ctrl-C was pressed, if nothing woke it.
+_LONGEST_WAIT = 0.05
 
 
 class _Call:
@@ -39,7 +43,9 @@ class _Call:
     def wait(self) -> None:
         """Wait until all workers have done their share."""
         while not all(self._ended):
-            self._news.get()
+            # A signal that comes just before the wait begins is not seen until it ends.
+            with contextlib.suppress(queue.Empty):
+                self._news.get(timeout=_LONGEST_WAIT)
 
 
 class Team:
