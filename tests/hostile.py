@@ -160,6 +160,7 @@ def _npz_forms():
         Form(x, lambda x: npz_bytes([("X.npy", x), ("y.npy", y)])),
         Form(y, lambda y: npz_bytes([("X.npy", x), ("y.npy", y)], deflated)),
         Form(pets, lambda y: npz_bytes([("X.npy", x), ("y.npy", y)], deflated)),
+        Form(npy_bytes(_PETS.astype("S")), lambda y: npz_bytes([("X.npy", x), ("y.npy", y)])),
         Form(x, lambda x: npz_bytes([*sets[:2], ("X_test.npy", x), sets[3]])),
     ]
 
@@ -177,7 +178,8 @@ def _as_classes_or_numbers(read):
         faults = []
         for regression in (False, True):
             try:
-                read(path, regression=regression)
+                _, _, classes = read(path, regression=regression)
+                "".join(map(str, () if classes is None else classes)).encode("utf-8", "replace")
             except fb.FileFormatError as error:
                 faults.append(error)
         if len(faults) == 2:

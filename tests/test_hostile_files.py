@@ -14,6 +14,7 @@ import pytest
 from hostile import READERS, damaged, fault_of, npy_bytes, npz_bytes
 
 import fastbackprop as fb
+from fastbackprop.cli import main
 
 N_DAMAGED = 20_000 if "FASTBACKPROP_FULL" in os.environ else 250
 SECONDS = 1.0  # of the processor
@@ -185,3 +186,47 @@ def test_names_that_climb_out_of_an_archive_are_not_followed(place):
         reader.read(path)
     assert list(path.parent.iterdir()) == [path]
     assert not (path.parent.parent / "X.npy").exists()
+
+
+def test_text_of_code_points_that_do_not_exist(place):
+    reader = READERS["npz"]
+    path = place(reader)
+    labels = bytearray(npy_bytes(np.array(["cat", "dog"] * 5)))
+    labels[-1] = 0x7F
+    path.write_bytes(npz_bytes([("X.npy", npy_bytes(np.zeros((10, 2)))), ("y.npy", bytes(labels))]))
+    with pytest.raises(fb.FileFormatError, match="y has elements that are no text"):
+        reader.read(path)
+
+
+def test_mnist_of_no_images(place):
+    reader = READERS["mnist"]
+    path = place(reader)
+    path.write_bytes(struct.pack(">HBBIII", 0, 8, 3, 0, 28, 28))
+    (path.parent / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 0))
+    with pytest.raises(fb.FileFormatError, match="0 images of 28 x 28 pixels are none"):
+        reader.read(path)
+
+
+# ------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize("name", ["model", "image"])
+def test_predict_says_one_line_and_ends_with_a_code(tmp_path, capsys, name):
+    layers = [fb.Rescaling(1 / 255), fb.Dense(784, 10)]
+    net = fb.Network(layers, loss="cross_entropy", random_state=0)
+    files = {"model": tmp_path / "model", "image": tmp_path / "image"}
+    net.save(files["model"])
+    files["image"].write_bytes(fb.datasets.sample_image("9.png").read_bytes())
+    content = files[name].read_bytes()
+    n_refused = 0
+    for seed in range(10 * N_DAMAGED // 250):
+        files[name].write_bytes(damaged([(content, bytes)], seed))
+        code = main(["predict", str(files["model"]), str(files["image"])])
+        output, errors = capsys.readouterr()
+        assert code in (0, 2)
+        assert len(errors.splitlines()) == (code == 2), errors
+        assert bool(output) == (code == 0)
+        if code == 2:
+            assert errors.startswith(f"fastbackprop: error: {tmp_path}")
+            n_refused += 1
+    assert n_refused

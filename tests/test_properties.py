@@ -1,6 +1,7 @@
 """What holds for every network and any data: Hypothesis looks for one that breaks it."""
 
 import copy
+import os
 
 import numpy as np
 from comparison import (
@@ -28,6 +29,11 @@ examples = settings(
     deadline=None,  # the first may compile
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+# Those that compare with the reference, on as many architectures.
+against_the_reference = settings(
+    examples, max_examples=10_000 if "FASTBACKPROP_FULL" in os.environ else 60
 )
 
 EPS = {"float32": np.finfo(np.float32).eps, "float64": np.finfo(np.float64).eps}
@@ -96,7 +102,7 @@ def optimizers(draw):
     return kind(rate, eps=1e-3, **shared)
 
 
-@examples
+@against_the_reference
 @given(st.data())
 def test_outputs_loss_and_gradients(data):
     net = data.draw(networks())
@@ -125,7 +131,7 @@ def test_rows_are_independent(data):
     assert_close(net.loss(X, y), np.mean(each), 1e-12)
 
 
-@examples
+@against_the_reference
 @given(st.data())
 def test_fit_follows_the_reference(data):
     net = data.draw(networks(dropout=True, dtypes=("float64",)))

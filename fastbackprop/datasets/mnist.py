@@ -232,6 +232,8 @@ def _read_pair(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarr
         if array.ndim != ndim or array.dtype != np.uint8:
             raise FileFormatError(f"{path}: {what}, these are {array.dtype} in {array.ndim}")
     n, height, width = images.shape
+    if images.size == 0:
+        raise FileFormatError(f"{image_path}: {n} images of {height} x {width} pixels are none")
     if n != len(labels):
         raise FileFormatError(f"{image_path}: {n} images, but {label_path.name} has {len(labels)}")
     return images.reshape(n, height * width), labels.astype(np.int64)

@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import struct
+import sys
 import zipfile
 import zlib
 from array import array
@@ -326,10 +327,21 @@ def _check_pair(
     if y.ndim == 2:
         return X, _as_numbers(y, f"{path}: {y_name}")
     if y.dtype.kind == "S":
-        y = y.astype(str)
+        try:
+            y = y.astype(str)
+        except UnicodeDecodeError:
+            raise FileFormatError(f"{path}: {y_name} has elements that are no text") from None
     if y.dtype.kind != "U":
         y = _as_numbers(y, f"{path}: {y_name}")
+    elif not _is_text(y):
+        raise FileFormatError(f"{path}: {y_name} has elements that are no text")
     return X, _check_labels(y, regression, lambda row: f"{path}: {y_name}[{row}]")
+
+
+def _is_text(labels: np.ndarray) -> bool:
+    """Whether all code points exist; NumPy makes text of any, which breaks Python where it is."""
+    points = np.ascontiguousarray(labels).view(f"{labels.dtype.byteorder}u4")
+    return int(points.max(initial=0)) <= sys.maxunicode
 
 
 def _as_numbers(values: np.ndarray, name: str) -> np.ndarray:
@@ -340,7 +352,8 @@ def _as_numbers(values: np.ndarray, name: str) -> np.ndarray:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype.kind != "f":
         raise FileFormatError(f"{name} has dtype {values.dtype}; numbers are expected")
-    values = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is not finite: refused below
+        values = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64, copy=False)
     if not np.isfinite(values).all():
         first = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
         raise FileFormatError(f"{name}{list(first)} is {values[first]}, not a finite number")
