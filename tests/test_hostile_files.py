@@ -188,11 +188,12 @@ def test_names_that_climb_out_of_an_archive_are_not_followed(place):
     assert not (path.parent.parent / "X.npy").exists()
 
 
-def test_text_of_code_points_that_do_not_exist(place):
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_labels_that_are_no_text(place, kind):
     reader = READERS["npz"]
     path = place(reader)
-    labels = bytearray(npy_bytes(np.array(["cat", "dog"] * 5)))
-    labels[-1] = 0x7F
+    labels = bytearray(npy_bytes(np.array(["cat", "dog"] * 5, kind)))
+    labels[-1] = 0xFF
     path.write_bytes(npz_bytes([("X.npy", npy_bytes(np.zeros((10, 2)))), ("y.npy", bytes(labels))]))
     with pytest.raises(fb.FileFormatError, match="y has elements that are no text"):
         reader.read(path)
