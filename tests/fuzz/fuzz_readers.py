@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of each reader of files with Atheris, a target by name.
 
-    pip install atheris
+    pip install "fastbackprop[test,fuzz]"
     python tests/fuzz/fuzz_readers.py model -max_total_time=600
 
 The targets are the READERS of tests/hostile.py; options and folders of examples after the name are
@@ -9,36 +9,35 @@ It stops at any exception but FileFormatError, at a warning, at a crash, at an i
 more than 5 s, and at 2 GB of memory.
 """
 
-import functools
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 
-import atheris
-
 TESTS = Path(__file__).parents[1]
 KERNELS = TESTS.parent / "fastbackprop" / "_kernels"
 
-# Kernels stay as they are: Numba compiles them from their bytecode.
-instrumented = functools.partial(
-    atheris.instrument_imports,
-    include=["PIL", "csv", "fastbackprop", "json", "zipfile"],
-    exclude=[
-        ".".join(path.relative_to(KERNELS.parents[1]).with_suffix("").parts)
-        for path in KERNELS.rglob("*.py")
-    ],
-)
-
-sys.path.insert(0, str(TESTS))
-with instrumented():
-    from hostile import READERS, fault_of
-
 
 def main(name, *options):
-    reader = READERS[name]
+    import atheris
+
+    def instrumented():
+        """Count branches in what is imported, but for kernels, whose bytecode Numba compiles."""
+        kernels = (path.relative_to(KERNELS.parents[1]) for path in KERNELS.rglob("*.py"))
+        return atheris.instrument_imports(
+            include=["PIL", "csv", "fastbackprop", "json", "zipfile"],
+            exclude=[".".join(path.with_suffix("").parts) for path in kernels],
+        )
+
+    sys.path.insert(0, str(TESTS))
     with instrumented():
+        from hostile import READERS, fault_of
+
+        if name not in READERS:
+            sys.exit(f"unknown target {name}; there are {', '.join(READERS)}")
+        reader = READERS[name]
         forms = reader.forms()  # which imports what writes and reads them
+
     folder = Path(tempfile.mkdtemp())
     path = folder / reader.file_name
     for companion, content in reader.companions().items():
@@ -61,6 +60,6 @@ def main(name, *options):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in READERS:
-        sys.exit(f"give one of the targets {', '.join(READERS)}, then options of libFuzzer")
+    if len(sys.argv) < 2:
+        sys.exit("name a target, such as model, and options of libFuzzer after it")
     main(*sys.argv[1:])
