@@ -16,7 +16,7 @@ import scipy.sparse
 import sklearn.datasets
 import sklearn.neural_network as peers
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastbackprop as fb
@@ -609,3 +609,25 @@ def test_metadata_routing():
     scaled = StandardScaler().fit_transform(X)
     direct = MLPRegressor(max_iter=5, random_state=0).fit(scaled, y, sample_weight=weight)
     np.testing.assert_array_equal(routed.predict(X), direct.predict(scaled))
+
+
+@pytest.mark.parametrize("name", ["multiclass", "regression"])
+def test_arrays_that_skip_the_validation_and_others(name):
+    X, y = problem(name)
+    make = MLPRegressor if name == "regression" else MLPClassifier
+    estimator = make(max_iter=3, random_state=0).fit(X, y)
+    expected = estimator.predict(X)
+    for form in (X.tolist(), np.asfortranarray(X), X[::-1][::-1], X.astype(object)):
+        np.testing.assert_array_equal(estimator.predict(form), expected)
+    for value in (np.nan, np.inf):
+        bad = X.copy()
+        bad[3, 1] = value
+        with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
+            estimator.predict(bad)
+    with pytest.raises(ValueError, match=r"X has 1 features, but MLP\w+ is expecting"):
+        estimator.predict(X[:, :1].copy())
+    with pytest.raises(ValueError, match="minimum of 1 is required"):
+        estimator.predict(X[:0])
+    with pytest.raises(NotFittedError):
+        make().predict(X)
+    np.testing.assert_array_equal(estimator.predict(X), expected)
