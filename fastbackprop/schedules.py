@@ -381,13 +381,13 @@ def rates(spec: LearningRate, first_step: int, n_steps: int) -> Array:
     """
     first_step = checked_size("first_step", first_step, minimum=0)
     n_steps = checked_size("n_steps", n_steps, minimum=0)
-    if not callable(spec):
-        return np.full(n_steps, checked_number("learning_rate", spec, NON_NEGATIVE))
     steps = range(first_step, first_step + n_steps)
     if isinstance(spec, Schedule):
         values = spec(np.array(steps, dtype=np.float64))
-    else:
+    elif callable(spec):
         values = np.array([_called(spec, step) for step in steps], dtype=np.float64)
+    else:
+        values = np.full(n_steps, checked_number("learning_rate", spec, NON_NEGATIVE))
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
         at = int(np.argmax(wrong))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastbackprop import schedules
 from fastbackprop._kernels import codes
 from fastbackprop.optimizers import Optimizer
@@ -98,9 +100,10 @@ class State:
     def rates(self, optimizer: Optimizer, n_steps: int) -> Array:
         """The learning rates of an optimizer's next steps."""
         factor = self.rate_factor if optimizer == self.optimizer else 1.0
-        return (
-            schedules.rates(optimizer.learning_rate, self.steps_with(optimizer), n_steps) * factor
-        )
+        rate = optimizer.learning_rate
+        if isinstance(rate, float):  # which the optimizer has checked
+            return np.full(n_steps, rate * factor)
+        return schedules.rates(rate, self.steps_with(optimizer), n_steps) * factor
 
     def use(self, optimizer: Optimizer) -> None:
         """Go on with an equal optimizer; begin afresh with another."""
