@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from os import PathLike
@@ -358,7 +358,7 @@ class Network:
         epochs: int = 10,
         batch_size: int = 32,
         optimizer: str | Optimizer | None = None,
-        validation_data: Any = None,
+        validation_data: Iterable[Any] | float | None = None,
         shuffle: bool | Any = True,
         sample_weight: Any = None,
         callbacks: Sequence[Callback] = (),

@@ -12,7 +12,7 @@ def curve(x: np.ndarray) -> np.ndarray:
     return np.sin(3 * x) + 0.5 * x
 
 
-def main(epochs: int = 300, picture: str | None = None) -> float:
+def main(epochs: int = 600, picture: str | None = None) -> float:
     """Train on 200 points; return how far the network is from the curve, as a root mean square."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (200, 1))
@@ -47,6 +47,6 @@ def draw(path: str, x: np.ndarray, y: np.ndarray, grid: np.ndarray, predicted: n
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=600)
     parser.add_argument("--picture", metavar="FILE", help="draw it there (needs matplotlib)")
     main(**vars(parser.parse_args()))
