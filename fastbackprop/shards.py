@@ -26,12 +26,14 @@ class Shard(NamedTuple):
 
 
 class Shards:
-    """Rows in several NPY files, of which `Network.fit` holds one in memory at a time.
+    """Rows in several NPY files, of which a network holds one in memory at a time.
 
-    Rows are shuffled within each file, and the files among each other, anew in each epoch, as a
-    function of the network's seed and the epoch. The last step on each file takes what is left of
-    it, so that files should hold many batches each. If neighbouring rows of your files are alike,
-    such as those of one class, shuffle once before writing them.
+    They are what `Network.fit` learns from or validates with, and what `Network.evaluate` measures.
+
+    In training, rows are shuffled within each file, and the files among each other, anew in each
+    epoch, as a function of the network's seed and the epoch. The last step on each file takes what
+    is left of it, so that files should hold many batches each. If neighbouring rows of your files
+    are alike, such as those of one class, shuffle once before writing them.
 
     Parameters
     ----------
