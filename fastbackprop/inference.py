@@ -52,7 +52,7 @@ class _OverRows:
         self._job = Job(state.plan, state.params)
         self._job.reserve(state.plan, BLOCK_ROWS, threads, shared=False)
         self._job.set(evaluates=1, first=0)
-        self.n_bytes = self._job.reserved_bytes
+        self.n_bytes = self._job.n_bytes
 
     def run(self, data: TrainingData, background: bool, results: dict[str, Array | None]) -> None:
         """Fill the arrays named in ``results``."""
@@ -91,7 +91,7 @@ class _FewRows:
         self._job.point(x=self._x, outputs=self._outputs)
         self._job.set(evaluates=1, **input_fields(self._x))
         self._job.reserve(plan, len(self._x), 1, shared=False)
-        self.n_bytes = self._job.reserved_bytes
+        self.n_bytes = self._job.n_bytes
         compile_kernels(plan.dtype)
 
     def __call__(self, X: Array) -> Array:

@@ -52,7 +52,6 @@ class Job:
             x_offset=plan.rescaling.offset,
             threads=1,
         )
-        self.reserved_bytes = 0
         self._stop = np.zeros(4, np.int64)
         self._barrier = aligned_zeros(16, np.dtype(np.int64))
         self.point(stop=self._stop, barrier=self._barrier)
@@ -86,11 +85,9 @@ class Job:
         columns = scratch_bytes(plan.widest * plan.dtype.itemsize) // plan.dtype.itemsize
         words = list_words(int(table[0]["ld_x"]))
         scratch = columns + 2 * words * 8 // plan.dtype.itemsize
-        work = aligned_zeros(size if shared else size * threads, plan.dtype)
-        self.reserved_bytes = work.nbytes
         self.point(
             layers=table,
-            work=work,
+            work=aligned_zeros(size if shared else size * threads, plan.dtype),
             scratch=aligned_zeros((scratch + line) * threads, plan.dtype),
         )
         self.set(
@@ -129,6 +126,11 @@ class Job:
             table["frozen"][list(frozen)] = 1
             self.point(layers=table)
             self.set(first_trained=int(np.argmin(table["frozen"])))
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it keeps besides the network's parameters."""
+        return sum(array.nbytes for name, array in self._alive.items() if name != "params")
 
     @property
     def input_stride(self) -> int:

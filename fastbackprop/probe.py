@@ -68,6 +68,8 @@ class Probe:
         The loss of each row times its weight, from the last call.
     parameter_gradients : ndarray
         Flat and padded, from the last `differentiate`.
+    n_bytes : int
+        Memory that it keeps besides the network's parameters.
     """
 
     def __init__(
@@ -115,16 +117,12 @@ class Probe:
             memory = aligned_zeros(rows * stride, self._plan.dtype)
             self._input_gradients = memory.reshape(rows, stride)
             self._job.point(input_gradients=self._input_gradients)
+        self.n_bytes = self._job.n_bytes
 
     def release(self) -> None:
         """Let go of the batch; `load` another before the next call."""
         self._X = None
         self._job.release()
-
-    @property
-    def n_bytes(self) -> int:
-        """What it keeps in memory."""
-        return self._job.reserved_bytes + self.parameter_gradients.nbytes
 
     def measure(self) -> float:
         """The mean loss of the batch."""

@@ -249,41 +249,38 @@ def fit(
 class _Step:
     """A step on a batch, prepared for an optimizer, which can be taken again and again."""
 
+    # It must not hold the state, which holds it: only the garbage collector would free them.
     def __init__(self, state: State, optimizer: Optimizer) -> None:
-        self._state, self._optimizer, self._frozen = state, optimizer, state.frozen
+        self._optimizer, self._frozen = optimizer, state.frozen
         self._sums = {name: np.empty(1) for name in _SUMS}
         self._rate = np.empty(1)
         self._room = (0, 0, 0)  # rows, threads and chunks
+        self.n_bytes = 0
         self._job = training_job(state, optimizer)
         self._job.point(rates=self._rate, **self._sums)
         self._job.set(first=0, last=1)
 
-    @property
-    def n_bytes(self) -> int:
-        """What it keeps in memory."""
-        return self._job.reserved_bytes
-
-    def serves(self, optimizer: Optimizer) -> bool:
+    def serves(self, state: State, optimizer: Optimizer) -> bool:
         """Whether steps of this optimizer are what it was prepared for."""
-        return self._optimizer == optimizer and self._frozen == self._state.frozen
+        return self._optimizer == optimizer and self._frozen == state.frozen
 
-    def _reserve(self, n: int) -> None:
+    def _reserve(self, state: State, n: int) -> None:
         """Make room for a step on ``n`` rows, unless there is."""
-        plan = self._state.plan
-        threads, chunks = call_threads(None, plan, n), chunks_of(plan, n)
+        threads, chunks = call_threads(None, state.plan, n), chunks_of(state.plan, n)
         rows, *others = self._room
         if n > rows or others != [threads, chunks]:
-            reserve_steps(self._job, self._state, self._optimizer, n, threads, by_inputs=0)
+            reserve_steps(self._job, state, self._optimizer, n, threads, by_inputs=0)
             self._room = n, threads, chunks
+            self.n_bytes = self._job.n_bytes
 
-    def run(self, data: TrainingData, rate: float) -> float:
+    def run(self, state: State, data: TrainingData, rate: float) -> float:
         """Take the step; returns the loss from before it."""
-        state, job, n = self._state, self._job, len(data.X)
-        self._reserve(n)
-        self._rate[0] = rate
-        point_at(job, data)
+        job, n = self._job, len(data.X)
         # The optimizer's arrays may be others since the last step.
         job.point(**state.slot_arrays())
+        self._reserve(state, n)
+        self._rate[0] = rate
+        point_at(job, data)
         job.set(batch=n, seed=state.seed, steps_before=state.steps, epoch=-1 - state.steps)
         background = state.plan.flops(n) > BACKGROUND_FLOPS
         with Team(self._room[1], background=background) as team:
@@ -301,11 +298,11 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     former = Former(state.optimizer, state.slots, state.steps, state.rate_factor)
     state.use(optimizer)
     prepared = state.idle.take(_Step)
-    if prepared is None or not prepared.serves(optimizer):
+    if prepared is None or not prepared.serves(state, optimizer):
         prepared = _Step(state, optimizer)
     before = state.params.copy()
     try:
-        loss = prepared.run(data, rate)
+        loss = prepared.run(state, data, rate)
     except ValueError:
         state.restore(former)
         raise

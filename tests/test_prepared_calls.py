@@ -158,6 +158,23 @@ def test_nothing_of_the_caller_is_kept():
     assert gone() is None
 
 
+def test_a_network_is_gone_with_its_last_name():
+    """Not only when the garbage collector finds a cycle."""
+    net = network()
+    X, y = batch(100)
+    gone = weakref.ref(net._state)
+    gc.disable()
+    try:
+        answers(net, X, y)
+        answers(net, X[:5], y[:5])
+        net.train_step(X, y)
+        net.fit(X, y, epochs=1, verbose=0)
+        del net
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_large_buffers_are_not_kept():
     idle = Idle()
     idle.keep("small", 1, 1000)
