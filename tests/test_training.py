@@ -600,7 +600,7 @@ def test_one_network_is_trained_by_one_thread_at_a_time():
 
     net.fit(X, y, epochs=1, callbacks=[Meddle()], verbose=0)
     assert len(errors) == 2
-    assert all("trained by another thread; train a copy, or wait" in text for text in errors)
+    assert all("being trained: by another thread, by the fit" in text for text in errors)
     net.fit(X, y, epochs=1, verbose=0)
 
 
