@@ -21,6 +21,7 @@ def run(side, what, width=None):
         env=environment,
         capture_output=True,
         text=True,
+        timeout=1800,
     )
 
 

@@ -19,7 +19,7 @@ from comparison import (
     reference_of,
     reference_optimizer,
 )
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 
 import fastbackprop as fb
@@ -131,17 +131,9 @@ def test_rows_are_independent(data):
     assert_close(net.loss(X, y), np.mean(each), 1e-12)
 
 
-@against_the_reference
-@given(st.data())
-def test_fit_follows_the_reference(data):
-    net = data.draw(networks(dropout=True, dtypes=("float64",)))
-    X, y, weights = data.draw(batches(net, max_rows=30))
-    optimizer = data.draw(optimizers())
-    batch_size = data.draw(st.integers(1, 35))
-    epochs = data.draw(st.integers(1, 3))
-    threads = data.draw(st.integers(1, 3))
-    twin, same = reference_of(net), reference_optimizer(optimizer)
-    n = len(X)
+def trained(twin, net, X, y, weights, epochs, batch_size, optimizer):
+    """Train the reference with the order and the masks of the network; its loss in each epoch."""
+    same, n = reference_optimizer(optimizer), len(X)
     losses = []
     for epoch in range(epochs):
         order = epoch_order(net, epoch, n)
@@ -153,6 +145,24 @@ def test_fit_follows_the_reference(data):
             total += w.sum() * twin.train_step(X[rows], y[rows], same, w, masks)
             share += w.sum()
         losses.append(total / share)
+    return losses
+
+
+@against_the_reference
+@given(st.data())
+def test_fit_follows_the_reference(data):
+    net = data.draw(networks(dropout=True, dtypes=("float64",)))
+    X, y, weights = data.draw(batches(net, max_rows=30))
+    optimizer = data.draw(optimizers())
+    batch_size = data.draw(st.integers(1, 35))
+    epochs = data.draw(st.integers(1, 3))
+    threads = data.draw(st.integers(1, 3))
+    twin = reference_of(net)
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            losses = trained(twin, net, X, y, weights, epochs, batch_size, optimizer)
+    except FloatingPointError:
+        reject()  # a few linear layers may diverge within a few steps
     history = net.fit(
         X,
         y,

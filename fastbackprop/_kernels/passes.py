@@ -86,11 +86,18 @@ def _looks_for_zeros(job, scratch):
     # What is no zero after it is rescaled is no zero in any batch.
     if job.columns == 0 or job.x_offset != 0.0:
         return False
-    first, second = column_list(job, scratch, 0), column_list(job, scratch, 1)
-    first[IS_COMPACT] = 0
-    second[IS_COMPACT] = 0
+    _use_all_columns(job, scratch)
+    first = column_list(job, scratch, 0)
     first[WAIT] -= 1
     return first[WAIT] < 0
+
+
+@kernel
+def _use_all_columns(job, scratch):
+    """Use the batch whole until its live columns are listed, which not every division does."""
+    if job.columns != 0:
+        for half in range(2):
+            column_list(job, scratch, half)[IS_COMPACT] = 0
 
 
 @kernel
@@ -476,6 +483,7 @@ def run(job_address, thread, like):
     work = pointer(job.work, like) + thread * job.work_stride
     scratch = pointer(job.scratch, like) + thread * job.scratch_stride
     mode = flush_subnormals()
+    _use_all_columns(job, scratch)
     if job.evaluates != 0:
         _evaluate(job, work, scratch, thread)
     else:
