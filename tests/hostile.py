@@ -50,8 +50,10 @@ def _file_of(write, name):
 
 def _networks():
     deep = [fb.Rescaling(1 / 255, -0.5), fb.Dense(5, 4, "relu"), fb.Dropout(0.5), fb.Dense(4, 3)]
+    classifier = fb.Network(deep, loss="cross_entropy", random_state=0)
+    classifier.classes = ["cat", "dog", 3]
     return [
-        fb.Network(deep, loss="cross_entropy", random_state=0),
+        classifier,
         fb.Network([fb.Dense(2, 1, bias=False)], loss=fb.Loss("huber", 0.5), dtype="float64"),
         fb.Network([3, 2, 2], fb.Activation("elu", 0.3), random_state=0),
     ]
