@@ -48,6 +48,10 @@ class Idle:
             self._calls.setdefault(key, []).append(call)
 
 
+# Parameters that are looked at together: for all of them, NumPy would make as many truth values.
+_PIECE = 1 << 18
+
+
 class Former(NamedTuple):
     """The optimizer state from before a training that may have to be undone."""
 
@@ -92,6 +96,12 @@ class State:
         self.frozen: frozenset[int] = frozenset()
         self.epoch = 0
         self.idle = Idle()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every parameter is finite."""
+        pieces = range(0, self.params.size, _PIECE)
+        return all(np.isfinite(self.params[start : start + _PIECE]).all() for start in pieces)
 
     def steps_with(self, optimizer: Optimizer) -> int:
         """Steps that an equal optimizer has taken: the number of its next one."""

@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from fastbackprop import activations, losses
 from fastbackprop import layers as layer_specs
@@ -28,6 +27,9 @@ from fastbackprop.specs import checked_size
 # One key, since the order of several differs from run to run, and with it the bytes.
 _KEY = "fastbackprop"
 _VERSION = 1
+
+# What is copied at a time to be written.
+_PIECE_BYTES = 1024 * 1024
 
 _DTYPES = {"float32": "F32", "float64": "F64"}
 
@@ -66,11 +68,38 @@ def write(path: str | PathLike[str], contents: Contents) -> None:
     }
     tensors = {}
     for i, (w, b) in enumerate(zip(contents.weights, contents.biases, strict=True)):
-        # Views have padded rows, which safetensors would write as if they had not.
-        tensors[f"layers.{i}.weight"] = np.ascontiguousarray(w)
+        tensors[f"layers.{i}.weight"] = w
         if b is not None:
-            tensors[f"layers.{i}.bias"] = np.ascontiguousarray(b)
-    write_atomically(path, to_bytes(tensors, {_KEY: json.dumps(header)}))
+            tensors[f"layers.{i}.bias"] = b
+    write_atomically(path, _file_of(tensors, {_KEY: json.dumps(header)}))
+
+
+def _file_of(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    """The safetensors file of some arrays, piece by piece.
+
+    safetensors' own `save` makes it of contiguous arrays (a padded one it would write wrong), all
+    in memory at once: two copies of a network.
+    """
+    # In its order, in which each tensor is aligned: the largest elements first, then by name.
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name in names:
+        tensor, begin = tensors[name], end
+        end += tensor.size * tensor.itemsize
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype.name],
+            "shape": tensor.shape,
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        rows = np.atleast_2d(tensors[name])
+        step = max(1, _PIECE_BYTES // (rows[0].size * rows.itemsize))
+        for start in range(0, len(rows), step):
+            yield rows[start : start + step].tobytes()
 
 
 def read(path: str | PathLike[str]) -> Contents:
@@ -167,13 +196,21 @@ def _counter(name: str, value: object) -> int:
     return number
 
 
-def write_atomically(path: str | PathLike[str], content: bytes) -> None:
-    """Replace a file by ``content`` in one step, so that a crash leaves the old one or the new."""
+def write_atomically(path: str | PathLike[str], content: Iterable[bytes]) -> None:
+    """Replace a file in one step, so that a crash leaves the old one or the new.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    content : iterable of bytes
+        What it shall hold, piece by piece.
+    """
     target = Path(path)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())

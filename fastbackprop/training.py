@@ -136,7 +136,7 @@ class Epochs:
                 state.restore(self._former)
             raise
         seconds = time.perf_counter() - start
-        if not np.isfinite(state.params).all():
+        if not state.is_finite:
             self._diverge("a parameter became infinite or NaN in")
         # Rows that have all been seen are not looked at again.
         self._former = None
@@ -307,7 +307,7 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
         state.restore(former)
         raise
     state.idle.keep(_Step, prepared, prepared.n_bytes)
-    if not (np.isfinite(loss) and np.isfinite(state.params).all()):
+    if not (np.isfinite(loss) and state.is_finite):
         state.params[...] = before
         state.forget()
         raise DivergenceError(

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import fastbackprop as fb
+from fastbackprop import storage
 
 DTYPES = ("float32", "float64")
 NETWORKS = {
@@ -94,6 +95,15 @@ def test_tensors(tmp_path):
         if b is not None:
             np.testing.assert_array_equal(tensors[f"layers.{i}.bias"], b)
     assert all(tensor.dtype == net.dtype for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("piece", [1, 64, 10**6])
+def test_bytes_are_those_of_safetensors(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(storage, "_PIECE_BYTES", piece)
+    _, path = make_file(tmp_path)
+    with safe_open(path, "numpy") as file:
+        save_file(load_file(path), tmp_path / "same.safetensors", file.metadata())
+    assert path.read_bytes() == (tmp_path / "same.safetensors").read_bytes()
 
 
 def test_bytes_depend_on_the_network_alone(tmp_path):

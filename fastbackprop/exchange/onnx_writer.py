@@ -45,7 +45,7 @@ def write(path: str | PathLike[str], contents: Contents, dtype: Any) -> None:
         overflow = not all(np.isfinite(w.astype(kind)).all() for w in contents.weights)
     if overflow:
         raise ValueError("a weight is too large for float32; use dtype='float64'")
-    write_atomically(path, _model(contents, kind).SerializeToString())
+    write_atomically(path, [_model(contents, kind).SerializeToString()])
 
 
 class _Graph:
