@@ -1,6 +1,10 @@
 """One seed, one result: the same bits at any number of threads, in any run, from any copy."""
 
+import copy
 import hashlib
+import itertools
+import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -66,7 +70,7 @@ def assert_same(result, expected):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_any_number_of_threads_and_any_optimizer(optimizer, dtype):
     expected = trained(make_network(dtype=dtype), optimizer=optimizer, threads=1)
-    for threads in (1, 2, 3, 4, 7, None):
+    for threads in (*range(1, 9), None):
         result = trained(make_network(dtype=dtype), optimizer=optimizer, threads=threads)
         assert_same(result, expected)
 
@@ -189,6 +193,63 @@ def test_a_bad_row_stops_both_ways_before_the_step(monkeypatch, layers):
             with pytest.raises(ValueError, match=r"X contains nan at \[40, "):
                 net.fit(X, np.zeros(64, int), 1, 16, threads=threads, verbose=0)
             np.testing.assert_array_equal(bits(net), before)
+
+
+# ---------------------------------------------------------------------------------- the matrix
+
+
+def every_way(make, optimizer, folder):
+    """All ways to train one network, which must not matter: (name, network, data, options)."""
+    np.save(folder / "X.npy", BYTES)
+    for threads in range(1, 9):
+        yield f"{threads} threads", make(), BYTES, {"threads": threads}
+    yield "once more", make(), BYTES, {"threads": 8}
+    for kind in ("float32", "int64"):
+        yield kind, make(), BYTES.astype(kind), {"threads": 2}
+    yield "memmap", make(), np.load(folder / "X.npy", mmap_mode="r"), {"threads": 2}
+    yield "strided", make(), np.repeat(BYTES.astype("f4"), 2, axis=0)[::2], {"threads": 2}
+    make().save(folder / "net.safetensors")
+    yield "saved before", fb.load(folder / "net.safetensors"), BYTES, {"threads": 3}
+    yield "pickled before", pickle.loads(pickle.dumps(make())), BYTES, {"threads": 3}
+    for duplicate in (copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net)), keep_all):
+        net = make()
+        trained(net, optimizer=optimizer, epochs=1)
+        yield "copied midway", duplicate(net), BYTES, {"threads": 2, "epochs": 1}
+
+
+def keep_all(net):
+    """A clone that goes on as its original would."""
+    return net.clone(keep_optimizer=True)
+
+
+KINDS = (OPTIMIZERS, ELEMENTWISE, LOSSES, ("dropout", "no dropout"), DTYPES)
+if os.environ.get("FASTBACKPROP_FULL"):
+    CELLS = list(itertools.product(*KINDS))
+else:  # each kind at least once
+    CELLS = [tuple(kind[i % len(kind)] for kind in KINDS) for i in range(max(map(len, KINDS)))]
+
+
+@pytest.mark.parametrize(("optimizer", "activation", "loss", "dropout", "dtype"), CELLS, ids=str)
+def test_matrix(tmp_path, optimizer, activation, loss, dropout, dtype):
+    rate = 0.3 if dropout == "dropout" else 0.0
+    layers = [
+        fb.Rescaling(1 / 255, -0.5),
+        fb.Dropout(rate),
+        fb.Dense(N_IN, 47, activation),
+        fb.Dropout(rate),
+        fb.Dense(47, N_OUT),
+    ]
+
+    def make():
+        return fb.Network(layers, loss=loss, random_state=5, dtype=dtype)
+
+    expected = None
+    for name, net, X, options in every_way(make, optimizer, tmp_path):
+        parameters, measured = trained(net, X, optimizer, **options)
+        result = parameters, measured.reshape(-1, options.get("epochs", 2))[:, -1]
+        expected = expected or result
+        for actual, wanted in zip(result, expected, strict=True):
+            np.testing.assert_array_equal(actual, wanted, err_msg=name)
 
 
 # ------------------------------------------------------------------------------- the same data
@@ -327,6 +388,7 @@ def all_digests():
 def test_another_process(request):
     output = subprocess.run(
         [sys.executable, "-c", OTHER_PROCESS, str(request.path.parent)],
+        env=os.environ | {"NUMBA_NUM_THREADS": "1", "PYTHONHASHSEED": "1"},
         capture_output=True,
         text=True,
         check=True,

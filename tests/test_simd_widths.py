@@ -24,6 +24,7 @@ FILES = [
     "test_team.py",
     "test_network.py",
     "test_gradcheck_networks.py",
+    "test_determinism.py::test_matrix",
 ]
 
 
