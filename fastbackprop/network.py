@@ -443,6 +443,9 @@ class Network:
         FASTBACKPROP_SIMD does) and the same dtype of the network. Initial weights are drawn by
         NumPy, whose version counts, too; so may those of Numba and LLVM.
 
+        To go back to the last good epoch takes a copy of the parameters. That of a network with
+        more than 64 MiB of them is in a temporary file.
+
         Examples
         --------
         >>> import fastbackprop as fb

@@ -21,6 +21,7 @@ from fastbackprop.plan import Array
 from fastbackprop.probe import point_at
 from fastbackprop.progress import progress
 from fastbackprop.sources import Part, Source, named
+from fastbackprop.spare import Spare
 from fastbackprop.state import Former, State
 from fastbackprop.team import Team
 
@@ -99,7 +100,7 @@ class Epochs:
         self._sums = {name: np.zeros(steps) for name in _SUMS}
         self._rows = 0
         self._reserve(batch)
-        self._good = np.empty_like(state.params)
+        self._good = Spare(state.params)
         compile_kernels(state.plan.dtype)  # so that the first epoch's seconds are those of training
 
     def _reserve(self, rows: int) -> None:
@@ -119,7 +120,7 @@ class Epochs:
             If a loss or a parameter is not finite at its end.
         """
         state = self._state
-        self._good[...] = state.params
+        self._good.keep()
         if self._former is None and not self._source.is_whole:
             self._former = state.former(self._recipe.optimizer)
         totals, steps_before = _Totals(), state.steps
@@ -132,7 +133,7 @@ class Epochs:
             raise
         except Exception:  # a row, the source itself or a schedule
             if self._former is not None or state.steps != steps_before:
-                state.params[...] = self._good
+                self._good.put_back()
                 state.restore(self._former)
             raise
         seconds = time.perf_counter() - start
@@ -180,7 +181,7 @@ class Epochs:
     def _diverge(self, what: str) -> None:
         """Put back the parameters from before the epoch, and say so."""
         state = self._state
-        state.params[...] = self._good
+        self._good.put_back()
         epoch = state.epoch
         state.epoch += 1
         state.forget()

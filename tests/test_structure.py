@@ -49,6 +49,7 @@ LAYOUT = [
     "layers",
     "plan",
     "npy",
+    "spare",
     "state",
     "division",
     "job",

@@ -1,0 +1,78 @@
+"""A copy of parameters to go back to, in memory and in a file."""
+
+import os
+import tempfile
+from functools import partial
+
+import numpy as np
+import pytest
+from comparison import bits
+
+import fastbackprop as fb
+from fastbackprop import spare
+from fastbackprop.spare import Spare
+
+
+@pytest.fixture(params=["memory", "file", "no file", "full disk"])
+def place(request, monkeypatch):
+    """Where copies go."""
+    if request.param != "memory":
+        monkeypatch.setattr(spare, "_IN_MEMORY_BYTES", 0)
+    if request.param == "no file":
+
+        def refuse(**options):
+            raise PermissionError(13, "not to be written")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    if request.param == "full disk":
+        if not os.path.exists("/dev/full"):
+            pytest.skip("no full disk on this system")
+        monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_copy_is_put_back(place, dtype):
+    array = np.random.default_rng(0).standard_normal(5000).astype(dtype)
+    copy = Spare(array)
+    for _ in range(2):
+        expected = array.copy()
+        copy.keep()
+        array[:] = np.nan
+        for _ in range(2):
+            copy.put_back()
+            np.testing.assert_array_equal(array, expected)
+        array += 1
+
+
+def test_a_training_that_diverges_goes_back(place):
+    net = fb.Network([3, 4, 1], "relu", "mse", random_state=0)
+    before = bits(net)
+    X = np.ones((8, 3))
+    with pytest.raises(fb.DivergenceError):
+        net.fit(X, X[:, :1], 3, 2, fb.SGD(1e30), verbose=0)
+    np.testing.assert_array_equal(bits(net), before)
+
+
+def test_large_copies_take_no_memory(monkeypatch):
+    monkeypatch.setattr(spare, "_IN_MEMORY_BYTES", 0)
+    copy = Spare(np.zeros(10))
+    copy.keep()
+    assert copy._copy is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_has_a_file_of_its_own(monkeypatch):
+    monkeypatch.setattr(spare, "_IN_MEMORY_BYTES", 0)
+    array = np.zeros(10)
+    copy = Spare(array)
+    copy.keep()
+    child = os.fork()
+    if child == 0:
+        array[:] = 1.0
+        copy.keep()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    array[:] = 2.0
+    copy.put_back()
+    assert not array.any()
