@@ -59,6 +59,9 @@ print(json.dumps([
 """
 
 
+DTYPES = ("float32", "float64")
+
+
 class Outcome(NamedTuple):
     value: object
     hits: int
@@ -287,6 +290,17 @@ def test_widths_do_not_evict_each_other(installation):
     assert installation.run(FASTBACKPROP_SIMD=other) == COMPILED
     assert installation.run() == LOADED
     assert installation.run(FASTBACKPROP_SIMD=other) == LOADED
+
+
+@pytest.mark.skipif("FASTBACKPROP_FULL" not in os.environ, reason="compiles all kernels twice")
+def test_processes_that_compile_for_two_types_at_once(installation):
+    scripts = [PREDICT.replace("random_state=0", f"dtype='{name}'") for name in DTYPES]
+    for _ in range(3):  # compiled by both, of which one may be lost; then by one; then by none
+        processes = [installation.start(script) for script in scripts]
+        results = [outcome(process) for process in processes]
+        assert [np.shape(result.value) for result in results] == [(4, 2)] * 2
+        assert not any(result.warnings for result in results)
+    assert [result.hits for result in results] == [1, 1]
 
 
 def test_processes_that_compile_at_once_do_not_disturb_each_other(installation):
