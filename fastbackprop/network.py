@@ -443,8 +443,8 @@ class Network:
         FASTBACKPROP_SIMD does) and the same dtype of the network. Initial weights are drawn by
         NumPy, whose version counts, too; so may those of Numba and LLVM.
 
-        To go back to the last good epoch takes a copy of the parameters. That of a network with
-        more than 64 MiB of them is in a temporary file.
+        To be able to go back, fit keeps a copy of the parameters, and of the optimizer's state
+        where it goes on. A copy of more than 64 MiB is in a temporary file.
 
         Examples
         --------

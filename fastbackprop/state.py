@@ -10,6 +10,7 @@ from fastbackprop import schedules
 from fastbackprop._kernels import codes
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array, Plan
+from fastbackprop.spare import Spare
 
 # Which of the kernels' three slots holds which of an optimizer's arrays.
 _SLOT_PLACES = {
@@ -59,6 +60,7 @@ class Former(NamedTuple):
     slots: dict[str, Array]
     steps: int
     rate_factor: float
+    spares: tuple[Spare, ...] = ()  # of the slots, where the training overwrites them
 
 
 class State:
@@ -125,8 +127,10 @@ class State:
     def former(self, optimizer: Optimizer) -> Former:
         """What `restore` needs to undo a training with ``optimizer``."""
         goes_on = optimizer == self.optimizer
-        slots = {name: slot.copy() for name, slot in self.slots.items()} if goes_on else self.slots
-        return Former(self.optimizer, slots, self.steps, self.rate_factor)
+        spares = tuple(Spare(slot) for slot in self.slots.values()) if goes_on else ()
+        for spare in spares:
+            spare.keep()
+        return Former(self.optimizer, self.slots, self.steps, self.rate_factor, spares)
 
     def restore(self, former: Former | None) -> None:
         """Put back an optimizer state; None drops it."""
@@ -135,9 +139,9 @@ class State:
             return
         self.optimizer, self.steps = former.optimizer, former.steps
         self.rate_factor = former.rate_factor
-        self.slots = {name: self.plan.zeros() for name in former.slots}
-        for name, slot in former.slots.items():
-            self.slots[name][...] = slot
+        for spare in former.spares:
+            spare.put_back()
+        self.slots = former.slots
 
     def forget(self) -> None:
         """Drop the optimizer's state."""

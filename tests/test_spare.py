@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -59,6 +60,26 @@ def test_large_copies_take_no_memory(monkeypatch):
     copy = Spare(np.zeros(10))
     copy.keep()
     assert copy._copy is None
+
+
+def test_training_takes_memory_for_the_optimizer_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(spare, "_IN_MEMORY_BYTES", 10_000)
+    net = fb.Network([1500, 1500, 2], "relu", "mse", random_state=0)
+    size = net.n_parameters * 4
+    X = np.ones((8, 1500), np.float32)
+
+    def peak_of(call):
+        tracemalloc.start()
+        try:
+            call()
+            return tracemalloc.get_traced_memory()[1] / size
+        finally:
+            tracemalloc.stop()
+
+    train = partial(net.fit, X, X[:, :2], 2, 8, fb.Adam(1e-6), threads=1, verbose=0)
+    assert 2.0 < peak_of(train) < 2.5  # two slots
+    assert peak_of(train) < 0.5
+    assert peak_of(partial(net.save, tmp_path / "net")) < 0.5
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
