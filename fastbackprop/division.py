@@ -84,6 +84,30 @@ def chunks_of(plan: Plan, rows: int) -> int:
     return _CHUNKS if small and not drops else 0
 
 
+# Beyond this many multiplications and additions in the main thread or in an update, Ctrl-C would
+# have to wait: a tenth of a second, and two of them on a slow core. A row costs at least as much as
+# so many, in whatever small network and batch.
+_LONG_CALL = 1e9
+_LONG_UPDATE = 4e10 / 3
+_FLOPS_A_ROW = 3000
+
+# With fewer rows in a step, to store the gradient would cost more than a twentieth of the time.
+_STORED_ROWS = 256
+
+
+def is_long(plan: Plan, rows: int) -> bool:
+    """Whether a call on so many rows must leave the caller's thread free for Ctrl-C."""
+    return plan.flops(rows) + _FLOPS_A_ROW * rows > _LONG_CALL
+
+
+def has_long_updates(plan: Plan, rows: int) -> bool:
+    """Whether steps of ``rows`` rows are so long that an update must not begin while one is made.
+
+    It decides how a step is rounded, so it must not depend on the number of threads.
+    """
+    return rows >= _STORED_ROWS and plan.flops(rows) / 3 > _LONG_UPDATE
+
+
 def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
     """Threads for a team that takes steps of ``rows`` rows: as asked, else the fastest number."""
     if requested is not None:

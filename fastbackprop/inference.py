@@ -15,12 +15,12 @@ from fastbackprop.data import (
     input_fields,
     refuse_values,
 )
-from fastbackprop.division import call_threads
+from fastbackprop.division import call_threads, is_long
 from fastbackprop.job import Job, compile_kernels
 from fastbackprop.plan import Array
-from fastbackprop.probe import BACKGROUND_FLOPS, Probe, point_at
+from fastbackprop.probe import Probe, point_at
 from fastbackprop.state import State
-from fastbackprop.team import Team
+from fastbackprop.team import run_together
 
 # Rows that are copied for a call, rather than pointed to, which takes longer for so few.
 _STAGED_BYTES = 64 * 1024
@@ -60,8 +60,7 @@ class _OverRows:
         point_at(job, data)
         job.point(**results)
         job.set(last=len(data.X))
-        with Team(self._threads, background=background) as team:
-            team.run(job)
+        run_together(job, self._threads, background=background)
         job.release()
         job.point(**dict.fromkeys(results))
         if job.met_bad_row:
@@ -76,7 +75,7 @@ def _run_over_rows(
     # A row forward is a third of the work of one in a training step, by which threads are chosen.
     count = min(call_threads(threads, state.plan, -(-n // 3)), -(-n // BLOCK_ROWS))
     call = state.idle.take((_OverRows, count)) or _OverRows(state, count)
-    call.run(data, state.plan.flops(n) > BACKGROUND_FLOPS, results)
+    call.run(data, is_long(state.plan, n), results)
     state.idle.keep((_OverRows, count), call, call.n_bytes)
 
 
@@ -115,7 +114,7 @@ def outputs(state: State, X: Array | CompressedRows, threads: int | None = None)
     if (
         not isinstance(X, CompressedRows)
         and len(X) <= _few(X.shape[1] * X.itemsize)
-        and state.plan.flops(len(X)) < BACKGROUND_FLOPS
+        and not is_long(state.plan, len(X))
     ):
         call = state.idle.take(X.dtype) or _FewRows(state, X.dtype)
         result = call(X)

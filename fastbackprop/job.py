@@ -11,7 +11,7 @@ from fastbackprop._kernels import passes
 from fastbackprop._kernels.columns import SPARSE_INPUTS, list_words
 from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import JOB
-from fastbackprop.division import chunks_of
+from fastbackprop.division import chunks_of, has_long_updates
 from fastbackprop.plan import Array, Plan, aligned_zeros, leading_dimension
 
 # Every field of a record is a word: an integer or a float.
@@ -111,12 +111,14 @@ class Job:
     ) -> None:
         """Give the job what it needs for steps of ``rows`` rows that leave ``frozen`` stages."""
         chunks = chunks_of(plan, rows)
+        stores = clips or (not chunks and has_long_updates(plan, rows))
         self.set(chunks=chunks, chunk_size=plan.size, by_inputs=0 if chunks else by_inputs)
+        self.set(stores=stores)
         if chunks:
             self.point(gradients=aligned_zeros(chunks * plan.size, plan.dtype))
             self.reserve(plan, min(rows, passes.BLOCK_ROWS), threads, shared=False)
         else:
-            if clips:
+            if stores:
                 self.point(gradients=plan.zeros())
             self.reserve(plan, rows, threads, shared=True)
         if clips:
@@ -173,7 +175,7 @@ class Job:
         self._barrier[0] = 0
 
     def request_stop(self) -> None:
-        """Ask the team to return after the step that it is in."""
+        """Ask the team to return at once, and to drop the step that it is in."""
         self._stop[0] = 1
 
 

@@ -8,14 +8,11 @@ import numpy as np
 
 from fastbackprop._kernels import codes
 from fastbackprop.data import TrainingData, input_arrays, input_fields, refuse_values
-from fastbackprop.division import call_threads
+from fastbackprop.division import call_threads, is_long
 from fastbackprop.job import Job
 from fastbackprop.plan import Array, aligned_zeros
 from fastbackprop.state import State
-from fastbackprop.team import Team
-
-# Work of a call that must not keep Ctrl-C waiting: a tenth of a second at a modest rate.
-BACKGROUND_FLOPS = 2_000_000_000
+from fastbackprop.team import run_together
 
 
 class StageValues(NamedTuple):
@@ -145,9 +142,8 @@ class Probe:
 
     def _run(self, update: int) -> float:
         self._job.set(update=update)
-        background = self._plan.flops(self._n) > BACKGROUND_FLOPS
-        with Team(self._threads, background=background) as team:
-            team.run(self._job)
+        background = is_long(self._plan, self._n)
+        run_together(self._job, self._threads, background=background)
         if self._job.met_bad_row:
             refuse_values(self._X, self._plan.dtype)
         total = self._sums["step_weight"][0]

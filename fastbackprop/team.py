@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from types import TracebackType
 
 from fastbackprop.job import Job, compile_kernels
@@ -52,7 +53,7 @@ class Team:
     """Threads that run one job together; a context manager, since they must not outlive it.
 
     The caller's thread only waits, so that Ctrl-C reaches it at once: it then asks the kernel to
-    stop after the current step, waits for that, and lets the KeyboardInterrupt go on.
+    stop, which drops the step that it is in, waits for that, and lets the KeyboardInterrupt go on.
 
     Parameters
     ----------
@@ -80,7 +81,28 @@ class Team:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._dismiss()
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Let the threads end, and wait for that; again does no harm.
+
+        Whoever uses a team calls it once more after ``with``: Ctrl-C may have come when the end of
+        that had yet to begin.
+        """
+        interrupt: BaseException | None = None
+        while True:
+            # No exception may leave before the last thread has ended.
+            try:
+                for calls in self._calls:
+                    calls.put(None)
+                for worker in self._workers:
+                    if worker.is_alive():
+                        worker.join()
+                break
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     def _gather(self) -> None:
         """Start the workers."""
@@ -97,16 +119,13 @@ class Team:
                 self._calls.append(calls)
                 self._workers.append(worker)
                 worker.start()
-        except BaseException:
-            self._dismiss()
+        except KeyboardInterrupt:
+            _wait_for_start(self._workers[-1:])
+            self.dismiss()
             raise
-
-    def _dismiss(self) -> None:
-        for calls in self._calls:
-            calls.put(None)
-        for worker in self._workers:
-            if worker.is_alive():
-                worker.join()
+        except BaseException:
+            self.dismiss()
+            raise
 
     def run(self, job: Job) -> None:
         """Run the job to its last step.
@@ -114,7 +133,7 @@ class Team:
         Raises
         ------
         KeyboardInterrupt
-            After Ctrl-C, when the current step is complete.
+            After Ctrl-C, when all threads have come back; the step that they were in is dropped.
         """
         compile_kernels(job.dtype)
         job.begin()
@@ -138,6 +157,29 @@ class Team:
         failure = call.failure or interrupt
         if failure is not None:
             raise failure
+
+
+def _wait_for_start(workers: list[threading.Thread]) -> None:
+    """Wait for threads whose start was interrupted, and may be about to come to life."""
+    deadline = time.monotonic() + 0.1
+    while not all(worker.is_alive() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def run_together(job: Job, threads: int, *, background: bool) -> None:
+    """Run a job by a team of its own; the arguments are those of `Team`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, as from `Team.run`.
+    """
+    team = Team(threads, background=background)
+    try:
+        with team:
+            team.run(job)
+    finally:
+        team.dismiss()
 
 
 def _work(calls: queue.SimpleQueue[_Call | None], number: int) -> None:

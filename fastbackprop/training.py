@@ -11,7 +11,14 @@ import numpy as np
 from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.callbacks import Callback
 from fastbackprop.data import TrainingData, refuse_values
-from fastbackprop.division import call_threads, chunks_of, layers_by_inputs, training_threads
+from fastbackprop.division import (
+    call_threads,
+    chunks_of,
+    has_long_updates,
+    is_long,
+    layers_by_inputs,
+    training_threads,
+)
 from fastbackprop.evaluation import evaluation
 from fastbackprop.history import History
 from fastbackprop.job import Job, compile_kernels
@@ -23,13 +30,10 @@ from fastbackprop.progress import progress
 from fastbackprop.sources import Part, Source, named
 from fastbackprop.spare import Spare
 from fastbackprop.state import Former, State
-from fastbackprop.team import Team
+from fastbackprop.team import Team, run_together
 
 if TYPE_CHECKING:
     from fastbackprop.network import Network
-
-# An epoch longer than this runs beside the caller's thread, which stays free for Ctrl-C.
-BACKGROUND_FLOPS = 1_000_000_000
 
 _SUMS = ("step_loss", "step_score", "step_weight")
 
@@ -90,8 +94,7 @@ class Epochs:
         self._state, self._source, self._recipe = state, source, recipe
         batch, steps = source.batch, source.steps
         threads = training_threads(recipe.threads, state.plan, batch)
-        background = state.plan.flops(batch) * steps > BACKGROUND_FLOPS
-        self.team = Team(threads, background=background)
+        self.team = Team(threads, background=is_long(state.plan, batch * steps))
         # A schedule that gives no rate is refused while nothing has changed.
         state.rates(recipe.optimizer, steps)
         self._former: Former | None = state.former(recipe.optimizer)
@@ -224,27 +227,43 @@ def fit(
     record: History,
 ) -> None:
     """Train for ``recipe.epochs`` epochs, or until told to stop, adding each to ``record``."""
+    callbacks = recipe.callbacks
     epochs = Epochs(state, source, recipe)
     net.stop_training = False
-    for callback in recipe.callbacks:
+    for callback in callbacks:
         callback.on_train_begin(net)
-    with epochs.team, progress(recipe.epochs, recipe.verbose) as bar:
-        for _ in range(recipe.epochs):
-            if net.stop_training:
-                break
-            number = state.epoch
-            for callback in recipe.callbacks:
-                callback.on_epoch_begin(net, number)
-            logs = epochs.run()
-            if validation is not None:
-                measured = evaluation(state, validation, recipe.metrics, recipe.threads)
-                logs.update({f"val_{name}": value for name, value in measured.items()})
-            record.append(number, logs)
-            bar.advance(logs)
-            for callback in recipe.callbacks:
-                callback.on_epoch_end(net, number, dict(logs))
-    for callback in recipe.callbacks:
+    try:
+        with epochs.team, progress(recipe.epochs, recipe.verbose) as bar:
+            while len(record.epoch) < recipe.epochs and not net.stop_training:
+                number = state.epoch
+                for callback in callbacks:
+                    callback.on_epoch_begin(net, number)
+                logs = epochs.run()
+                _complete(record, number, logs, state, validation, recipe)
+                bar.advance(logs)
+                for callback in callbacks:
+                    callback.on_epoch_end(net, number, dict(logs))
+    finally:
+        epochs.team.dismiss()
+    for callback in callbacks:
         callback.on_train_end(net)
+
+
+def _complete(
+    record: History,
+    number: int,
+    logs: dict[str, float],
+    state: State,
+    validation: Source | None,
+    recipe: Recipe,
+) -> None:
+    """Add an epoch to ``record``, with what the validation data give added to its ``logs``."""
+    try:
+        if validation is not None:
+            measured = evaluation(state, validation, recipe.metrics, recipe.threads)
+            logs.update({f"val_{name}": value for name, value in measured.items()})
+    finally:  # an interrupted evaluation does not undo the epoch
+        record.append(number, logs)
 
 
 class _Step:
@@ -255,7 +274,7 @@ class _Step:
         self._optimizer, self._frozen = optimizer, state.frozen
         self._sums = {name: np.empty(1) for name in _SUMS}
         self._rate = np.empty(1)
-        self._room = (0, 0, 0)  # rows, threads and chunks
+        self._room = (0, 0, 0, False)  # rows, threads, chunks and whether updates are long
         self.n_bytes = 0
         self._job = training_job(state, optimizer)
         self._job.point(rates=self._rate, **self._sums)
@@ -267,11 +286,13 @@ class _Step:
 
     def _reserve(self, state: State, n: int) -> None:
         """Make room for a step on ``n`` rows, unless there is."""
-        threads, chunks = call_threads(None, state.plan, n), chunks_of(state.plan, n)
+        plan = state.plan
+        threads, chunks = call_threads(None, plan, n), chunks_of(plan, n)
+        long = has_long_updates(plan, n)
         rows, *others = self._room
-        if n > rows or others != [threads, chunks]:
+        if n > rows or others != [threads, chunks, long]:
             reserve_steps(self._job, state, self._optimizer, n, threads, by_inputs=0)
-            self._room = n, threads, chunks
+            self._room = n, threads, chunks, long
             self.n_bytes = self._job.n_bytes
 
     def run(self, state: State, data: TrainingData, rate: float) -> float:
@@ -283,9 +304,10 @@ class _Step:
         self._rate[0] = rate
         point_at(job, data)
         job.set(batch=n, seed=state.seed, steps_before=state.steps, epoch=-1 - state.steps)
-        background = state.plan.flops(n) > BACKGROUND_FLOPS
-        with Team(self._room[1], background=background) as team:
-            team.run(job)
+        try:
+            run_together(job, self._room[1], background=is_long(state.plan, n))
+        finally:
+            state.steps += job.steps_done
         job.release()
         if job.met_bad_row:  # in which case the step has not changed anything
             refuse_values(data.X, state.plan.dtype)
@@ -315,5 +337,4 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
             f"the step diverged: its loss was {loss}. The parameters are as they were. Try a "
             "smaller learning_rate, clip_norm in the optimizer, or inputs scaled to about 1."
         )
-    state.steps += 1
     return loss

@@ -26,14 +26,14 @@ def _panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, l
 def _gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, like):
     out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
     a, b = pointer(a, like), pointer(b, like)
-    kernels.gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, 0)
+    kernels.gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, 0, 0)
 
 
 @jit
 def _gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, like):
     out, zeros, scratch = pointer(out, like), pointer(zeros, like), pointer(scratch, like)
     a, b = pointer(a, like), pointer(b, like)
-    kernels.gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch)
+    kernels.gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, 0)
 
 
 @jit
@@ -47,7 +47,7 @@ def _add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch, l
 def _outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, like):
     out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
     x, dz = pointer(x, like), pointer(dz, like)
-    kernels.outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch)
+    kernels.outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, 0)
 
 
 @jit

@@ -199,6 +199,7 @@ def product_forward(job, index, work, scratch, half, first, last):
         k,
         scratch,
         columns,
+        job.stop,
     )
 
 
@@ -224,10 +225,10 @@ def finish_output(job, index, work, first, last, left, right, logits_only):
 
 
 @kernel
-def input_backward(job, index, work, scratch, step, first, last, left, right):
+def input_backward(job, index, work, scratch, step, first, last, left, right, stop):
     """Dx = dz @ w.T with its dropout, on a part of the layer's inputs; and dz = dx · f'(z) there.
 
-    For layer 0 the gradient of the batch, where the job wants it.
+    For layer 0 the gradient of the batch, where the job wants it. ``stop`` is as in a product.
     """
     layer = layer_of(job, index)
     if index > 0:
@@ -247,6 +248,7 @@ def input_backward(job, index, work, scratch, step, first, last, left, right):
         right - left,
         layer.n_out,
         scratch,
+        stop,
     )
     if _drops(job, index):
         _mask(job, index, step, dx, dx, ld, first, last, left, right)
@@ -293,7 +295,7 @@ def weight_gradients(job, index, rule, code, work, scratch, n, total_weight, top
 
     Finished rows go to the optimizer while they are in L1, so that the gradient need not exist;
     it is kept where ``code`` is STORE. The gradient of the penalty is added before. Plain SGD adds
-    the products to the parameters in registers.
+    the products to the parameters in registers. What goes to the optimizer is not stopped.
     """
     for half in range(2):
         left, right = _half_of(layer_of(job, index), half)
@@ -368,6 +370,7 @@ def _half_gradients(
             layer.n_out,
             n,
             scratch,
+            job.stop if code == STORE else 0,
         )
         if columns != 0:
             spread_rows(products, layer.ld_w, layer.n_out, rows, live, listed, run, i)
@@ -407,4 +410,5 @@ def add_gradients(job, index, gradients, work, scratch, n, begins):
         layer.n_out,
         n,
         scratch,
+        job.stop,
     )

@@ -1,4 +1,8 @@
-"""Matrix products of any shape: loops around the register tiles, and packing where it pays."""
+"""Matrix products of any shape: loops around the register tiles, and packing where it pays.
+
+Where ``stop`` is the address of a flag, and not 0, a product ends when the flag is set, and leaves
+its output half done: a product may take seconds, and Ctrl-C must not.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from fastbackprop._kernels.columns import FIRST_RUN, RUNS, next_columns
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.micro import MR, NV, copy_rows, panel_product, transpose_block
 from fastbackprop._kernels.simd import fill, itemsize, lanes, load, pointer, store
+from fastbackprop._kernels.team import is_stopped
 
 # Rows of a packed panel: KC · NV vectors of 64 bytes are 32 KiB, which leaves room in a 48 KiB L1.
 KC = 256
@@ -53,7 +58,7 @@ def panel_vectors(n, j, p):
 
 
 @kernel
-def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, columns):
+def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, columns, stop):
     """out = start + a @ b
 
     out   : (m, n)    overwritten, whole vectors of columns
@@ -68,6 +73,8 @@ def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, colum
     ld = NV * lanes(b)
     if not pack or k == 0 or m == 0:
         for j in range(0, n, ld):
+            if is_stopped(stop):
+                return
             vectors = panel_vectors(n, j, b)
             panel_product(
                 m, vectors, out + j, ld_out, start + j, ld_start, a, ld_a, 1, b + j, ld_b, k
@@ -78,6 +85,8 @@ def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, colum
     for p in range(0, k, KC):
         depth = min(KC, k - p)
         for j in range(0, n, ld):
+            if is_stopped(stop):
+                return
             vectors = panel_vectors(n, j, b)
             if columns != 0:
                 _pack_listed(scratch, b + j, ld_b, columns, p, depth, vectors)
@@ -101,7 +110,7 @@ def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, colum
 
 
 @kernel
-def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
+def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop):
     """out = a @ b.T
 
     out : (m, n)    overwritten, whole vectors of columns; the padding is zero
@@ -115,6 +124,8 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
     for p in range(0, k, KC):
         depth = min(KC, k - p)
         for j in range(0, n, ld):
+            if is_stopped(stop):
+                return
             vectors = panel_vectors(n, j, b)
             _pack_transposed(scratch, b + (j * ld_b + p), ld_b, depth, min(ld, n - j), vectors)
             panel_product(
@@ -134,7 +145,7 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch):
 
 
 @kernel
-def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch):
+def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, stop):
     """out = start + x.T @ dz
 
     out   : (m, n)    overwritten, whole vectors of columns
@@ -147,6 +158,8 @@ def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, sc
     width = NV * lanes(out)
     pack = n > 2 * width and m <= width
     for p in range(0, k, KC):
+        if is_stopped(stop):
+            return
         depth = min(KC, k - p)
         left, ld_left = x + p * ld_x, ld_x
         if pack:

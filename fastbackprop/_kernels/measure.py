@@ -66,7 +66,7 @@ def _weights_product(dw, zeros, x, ld_x, dz, ld_dz, top, bottom, n_out, n, scrat
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)
         out = dw + i * ld_dz
-        outer_products(out, ld_dz, zeros, 0, x + i, ld_x, dz, ld_dz, rows, n_out, n, scratch)
+        outer_products(out, ld_dz, zeros, 0, x + i, ld_x, dz, ld_dz, rows, n_out, n, scratch, 0)
 
 
 @entry_point
@@ -106,6 +106,7 @@ def products(
                 n_in,
                 scratch,
                 0,
+                0,
             )
         elif product == WEIGHTS:
             _weights_product(out, zeros, left, ld_in, right, ld_out, top, bottom, n_out, n, scratch)
@@ -122,5 +123,6 @@ def products(
                 n_in,
                 n_out,
                 scratch,
+                0,
             )
         arrivals = barrier(counter, threads, arrivals)

@@ -19,6 +19,10 @@ threads. Each goes forward and backward a block of rows at a time, so that activ
 and adds to gradients of its own; these are added up in order.
 
 ``_evaluate`` takes any number of rows through the network only, a block at a time.
+
+Where Python asks for a stop, each thread skips what is left of a step until all meet at a barrier,
+and the step is dropped before it changes a parameter. A step so long that its update, too, would
+take long stores its gradient first, as one whose norm is clipped does.
 """
 
 from __future__ import annotations
@@ -61,13 +65,17 @@ from fastbackprop._kernels.simd import (
     restore_subnormals,
     store,
 )
-from fastbackprop._kernels.team import barrier, share
+from fastbackprop._kernels.team import barrier, is_stopped, share
 from fastbackprop._kernels.update import row_square, rule_of, update_rows
 
 # Rows that a thread takes through the network at a time when it evaluates, or takes a chunk: enough
 # to use each weight often while it is in a register or in L1, few enough that their activations
 # stay in L2.
 BLOCK_ROWS = 64
+
+# Rows of a batch between two looks at the request to stop: a few milliseconds for all but products,
+# which look themselves. Enough that a panel of weights that is packed for them pays.
+_PIECE_ROWS = 1024
 
 
 @kernel
@@ -77,6 +85,18 @@ def _gather(job, work, step, first, last, begin, left, right):
     width = min(right, head.n_in)
     finite = gather_rows(work + head.x, head.ld_x, left, width, job, first, last, begin)
     finish_input(job, 0, work, step, first, last, left, right)
+    return finite
+
+
+@kernel
+def _gather_pieces(job, work, step, first, last, begin, left, right):
+    """`_gather`, a piece at a time, until the job is stopped."""
+    finite = True
+    for top in range(first, last, _PIECE_ROWS):
+        if is_stopped(job.stop):
+            break
+        end = min(last, top + _PIECE_ROWS)
+        finite &= _gather(job, work, step, top, end, begin, left, right)
     return finite
 
 
@@ -131,6 +151,7 @@ def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_
     for index in range(job.n_layers):
         n_out = layer_of(job, index).n_out
         top, bottom, left, right = first, last, 0, n_out + 1
+        is_last = index == job.n_layers - 1
         if index < job.by_inputs:
             for half in range(2):
                 begin, end = _half_rows(n, job.threads, thread, half)
@@ -139,16 +160,19 @@ def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_
             if index + 1 < job.by_inputs:
                 top, bottom = 0, n
                 left, right = own_inputs(job, layer_of(job, index + 1), work, thread)
-        else:
-            product_forward(job, index, work, scratch, 0, first, last)
-            if is_split(layer_of(job, index)):
-                product_forward(job, index, work, scratch, 1, first, last)
-        is_last = index == job.n_layers - 1
-        finish_output(
-            job, index, work, top, bottom, left, min(right, n_out), is_last and logits_only
-        )
-        if not is_last:
-            finish_input(job, index + 1, work, step, top, bottom, left, right)
+        for begin in range(top, bottom, _PIECE_ROWS):
+            if is_stopped(job.stop):
+                break
+            end = min(bottom, begin + _PIECE_ROWS)
+            if index >= job.by_inputs:
+                product_forward(job, index, work, scratch, 0, begin, end)
+                if is_split(layer_of(job, index)):
+                    product_forward(job, index, work, scratch, 1, begin, end)
+            finish_output(
+                job, index, work, begin, end, left, min(right, n_out), is_last and logits_only
+            )
+            if not is_last:
+                finish_input(job, index + 1, work, step, begin, end, left, right)
         if index + 1 < job.by_inputs and job.threads > 2:
             arrivals = barrier(job.barrier, job.threads, arrivals)
     return arrivals
@@ -273,14 +297,14 @@ def _is_fused(loss):
 def _weights_step(job, index, step, work, scratch, n, total_weight, thread):
     """The gradient of this thread's own rows of layer ``index``, and the optimizer's step on them.
 
-    Where the gradient is clipped by its norm, the step has to wait for all layers.
+    Where the gradient is stored, the step has to wait for all layers.
     """
     layer = layer_of(job, index)
     if layer.frozen != 0:
         return
     top, bottom = own_inputs(job, layer, work, thread)
     bottom = min(bottom, layer.n_in + layer.has_bias)
-    code = STORE if job.clip_norm > 0.0 else job.update
+    code = STORE if job.stores != 0 else job.update
     rule = rule_of(job, step, 0.0)
     weight_gradients(job, index, rule, code, work, scratch, n, total_weight, top, bottom)
 
@@ -294,21 +318,26 @@ def _backward_by_rows(job, work, scratch, step, first, last):
     for index in range(job.n_layers - 1, job.by_inputs - 1, -1):
         if index > job.first_trained or job.input_gradients != 0:
             n_in = layer_of(job, index).n_in
-            input_backward(job, index, work, scratch, step, first, last, 0, n_in)
+            for begin in range(first, last, _PIECE_ROWS):
+                if is_stopped(job.stop):
+                    return
+                end = min(last, begin + _PIECE_ROWS)
+                input_backward(job, index, work, scratch, step, begin, end, 0, n_in, job.stop)
 
 
 @kernel
 def _update(job, work, scratch, step, thread, n, total_weight, arrivals):
     """The step of each layer's weights; before it, dz of the layers that are divided by inputs.
 
-    Returns the count that ends the next barrier.
+    Returns the count that ends the next barrier. It can be stopped where gradients are stored.
     """
+    stop = job.stop if job.stores != 0 else 0
     for index in range(job.n_layers - 1, -1, -1):
         if job.first_trained < index < job.by_inputs:
             layer = layer_of(job, index)
             left, right = own_inputs(job, layer, work, thread)
             right = min(right, layer.n_in)
-            input_backward(job, index, work, scratch, step, 0, n, left, right)
+            input_backward(job, index, work, scratch, step, 0, n, left, right, stop)
         _weights_step(job, index, step, work, scratch, n, total_weight, thread)
         if 0 < index < job.by_inputs:
             arrivals = barrier(job.barrier, job.threads, arrivals)
@@ -323,6 +352,8 @@ def _chunk(job, work, scratch, chunk, chunks, n, begin, total_weight):
     gradients = pointer(job.gradients, work) + chunk * job.chunk_size
     finite = True
     for top in range(first, last, BLOCK_ROWS):
+        if is_stopped(job.stop):
+            break
         rows, place = min(BLOCK_ROWS, last - top), begin + top
         finite &= _gather(job, work, 0, 0, rows, place, 0, head.n_in + 1)
         gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, 0, rows, place)
@@ -364,10 +395,9 @@ def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
     """
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     first, last = share(n, 1, job.threads, thread)
-    gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, first, last, begin)
     if job.by_inputs > 0 or job.threads == 1:
         left, right = own_inputs(job, head, work, thread)
-        finite = _gather(job, work, step, 0, n, begin, left, right)
+        finite = _gather_pieces(job, work, step, 0, n, begin, left, right)
         looks = _looks_for_zeros(job, scratch)
         if looks:
             mark_input(job, work, n, left, right)
@@ -376,11 +406,16 @@ def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
         if looks:
             _leave_zeros_out(job, work, scratch, n, thread, job.threads)
     else:
-        finite = _gather(job, work, step, first, last, begin, 0, head.n_in + 1)
+        finite = _gather_pieces(job, work, step, first, last, begin, 0, head.n_in + 1)
     arrivals = _forward(
         job, work, scratch, step, thread, first, last, n, arrivals, _is_fused(job.loss)
     )
-    _losses(job, work, first, last, begin, total_weight, 0)
+    for piece in range(first, last, _PIECE_ROWS):
+        if is_stopped(job.stop):
+            break
+        end = min(last, piece + _PIECE_ROWS)
+        gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, piece, end, begin)
+        _losses(job, work, piece, end, begin, total_weight, 0)
     if job.update != NONE:
         _backward_by_rows(job, work, scratch, step, first, last)
     return arrivals, finite
@@ -390,15 +425,12 @@ def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
 def _train(job, work, scratch, thread):
     """Steps [first, last) of an epoch, as thread ``thread`` of a team of ``job.threads``.
 
-    Where Python asks for a stop, the team returns after a whole step; where a row is not finite,
-    before that step changes anything.
+    Where Python asks for a stop, or a row is not finite, the team returns before the step that it
+    is in changes anything.
     """
     stop = pointer(job.stop, np.int64(0))
     arrivals = job.threads
     for step in range(job.first, job.last):
-        # Threads may be a step apart, so a thread that stops says in which step all do.
-        if thread == 0 and atomic_load(stop) != 0:
-            stop[1] = step + 1
         begin = step * job.batch
         n = min(job.batch, job.n - begin)
         total_weight = _batch_weight(job, begin, n)
@@ -414,8 +446,11 @@ def _train(job, work, scratch, thread):
             )
         if not finite:
             stop[3] = step + 1
+        # Threads may be a step apart, so one that has been stopped says in which step all are.
+        if is_stopped(job.stop):
+            stop[1] = step + 1
         arrivals = barrier(job.barrier, job.threads, arrivals)
-        if atomic_load(stop + 3) == step + 1:
+        if atomic_load(stop + 3) == step + 1 or atomic_load(stop + 1) == step + 1:
             break
 
         if thread == 0:
@@ -425,20 +460,25 @@ def _train(job, work, scratch, thread):
         elif job.update != NONE:
             arrivals = _update(job, work, scratch, step, thread, n, total_weight, arrivals)
         norm = 0.0
-        if job.clip_norm > 0.0:
-            _row_norms(job, work, thread)
+        if job.stores != 0:
+            if job.clip_norm > 0.0:
+                _row_norms(job, work, thread)
+            # Another number than above, where a slow thread may still be about to look.
+            if is_stopped(job.stop):
+                stop[1] = -(step + 1)
             arrivals = barrier(job.barrier, job.threads, arrivals)
-            norm = _global_norm(job)
-        if job.clip_norm > 0.0 or chunks > 0:
+            if atomic_load(stop + 1) == -(step + 1):
+                break
+            if job.clip_norm > 0.0:
+                norm = _global_norm(job)
+        if job.stores != 0 or chunks > 0:
             _apply_gradients(job, rule_of(job, step, norm), work, thread)
         # Two threads that divide the first layer by inputs next wait after its product: until then
         # each writes only what the other is done with. Others read each other's weights at once.
-        if job.by_inputs == 0 or job.threads > 2 or job.clip_norm > 0.0:
+        if job.by_inputs == 0 or job.threads > 2 or job.stores != 0:
             arrivals = barrier(job.barrier, job.threads, arrivals)
         if thread == 0:
             stop[2] = step + 1 - job.first
-        if atomic_load(stop + 1) == step + 1:
-            break
 
 
 @kernel

@@ -100,6 +100,9 @@ JOB = np.dtype(
         ("slot0", _I),
         ("slot1", _I),
         ("slot2", _I),
+        # Whether a step stores its whole gradient before it changes anything, so that the norm can
+        # be clipped, or the step be dropped while it is made.
+        ("stores", _I),
         ("gradients", _I),
         # Parts of a batch whose gradients are made one by one, block by block, and then added; 0 is
         # the whole batch at once. They lie one after the other from ``gradients`` on.
@@ -118,7 +121,9 @@ JOB = np.dtype(
         ("threads", _I),
         ("by_inputs", _I),  # the layers, from the first, that the team divides by their inputs
         ("barrier", _I),
-        ("stop", _I),  # int64[4]: Python's request, thread 0's decision, steps done, bad rows met
+        # int64[4]: Python's request; the step that is dropped for it, from 1, negative if that was
+        # decided after its gradient was made; steps done; the step with a bad row, from 1
+        ("stop", _I),
         ("work", _I),
         ("target_rows", _I),  # offset in the workspace; rows of the last layer's ld_dz
         ("work_stride", _I),  # elements from one thread's workspace to the next (evaluation)

@@ -56,3 +56,13 @@ def share(n, unit, threads, thread):
     first = units * thread // threads * unit
     last = units * (thread + 1) // threads * unit
     return min(first, n), min(last, n)
+
+
+@kernel
+def is_stopped(flag):
+    """Whether the int64 at the address ``flag``, if it is not 0, has been set.
+
+    It stays set until the threads return, each of which must look once more before the barrier that
+    all leave on the same decision.
+    """
+    return flag != 0 and atomic_load(pointer(flag, types.int64)) != 0

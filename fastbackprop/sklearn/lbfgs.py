@@ -9,7 +9,7 @@ import numpy as np
 
 from fastbackprop._kernels import codes
 from fastbackprop.data import TrainingData, refuse_values
-from fastbackprop.division import layers_by_inputs
+from fastbackprop.division import is_long, layers_by_inputs
 from fastbackprop.plan import Array
 from fastbackprop.probe import data_job
 from fastbackprop.sklearn.objective import Objective
@@ -61,7 +61,7 @@ class FullGradient:
         by_inputs = layers_by_inputs(plan, rows, count)
         job.set(batch=rows, update=codes.STORE, by_inputs=by_inputs)
         self._job = job
-        self._team = Team(count, background=plan.flops(n) > 2_000_000_000)
+        self._team = Team(count, background=is_long(plan, n))
         self._penalized = np.zeros(plan.size)  # 1 where there is a weight, not a bias or padding
         for weights in plan.weights(self._penalized):
             weights[...] = 1.0

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from fastbackprop.data import TrainingData
-from fastbackprop.division import call_threads, layers_by_inputs, training_threads
+from fastbackprop.division import call_threads, is_long, layers_by_inputs, training_threads
 from fastbackprop.optimizers import SGD, Adam, Optimizer
 from fastbackprop.plan import Array, Plan
 from fastbackprop.probe import point_at
 from fastbackprop.sklearn.objective import Objective
 from fastbackprop.state import State
 from fastbackprop.team import Team
-from fastbackprop.training import BACKGROUND_FLOPS, reserve_steps, training_job
+from fastbackprop.training import reserve_steps, training_job
 
 
 @dataclass
@@ -155,8 +155,7 @@ class Descent:
             last=self._steps,
         )
         self._job = job
-        flops = state.plan.flops(batch_size) * self._steps
-        self._team = Team(count, background=flops > BACKGROUND_FLOPS)
+        self._team = Team(count, background=is_long(state.plan, n))
 
     def __enter__(self) -> Descent:
         self._team.__enter__()

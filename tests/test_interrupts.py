@@ -1,0 +1,377 @@
+"""Ends that nobody planned: whole steps, no thread left behind, and a network that goes on."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comparison import bits
+
+import fastbackprop as fb
+from fastbackprop import division, job
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fb.__file__).parents[1])}
+
+
+def run(script, *arguments):
+    """What a script prints; it must end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+# ------------------------------------------------------------------------------ long updates
+
+
+def test_which_updates_are_long():
+    def plan_of(sizes):
+        return fb.Network(sizes)._state.plan
+
+    wide = plan_of([4096, 4096, 10])
+    assert division.has_long_updates(wide, 2000)
+    assert not division.has_long_updates(wide, 255)  # to store would cost more than it saves
+    assert not division.has_long_updates(plan_of([784, 512, 512, 10]), 128)
+    assert division.has_long_updates(plan_of([784, 512, 512, 10]), 60_000)
+
+
+OPTIMIZERS = [
+    fb.SGD(0.1),
+    fb.SGD(0.1, momentum=0.9, weight_decay=0.01),
+    fb.Adam(0.01),
+    fb.Adam(0.01, clip_norm=0.05),
+    fb.RMSprop(0.01, centered=True, momentum=0.5),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_stored_gradient_gives_the_same_steps(optimizer, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((70, 300)), rng.integers(0, 3, 70)
+
+    def trained(threads):
+        chain = [fb.Dense(300, 40, "gelu"), fb.Dropout(0.2), fb.Dense(40, 3)]
+        net = fb.Network(chain, loss="cross_entropy", random_state=0, dtype=dtype)
+        history = net.fit(X, y, 3, 20, optimizer, threads=threads, verbose=0)
+        return net.get_parameters(), history["loss"]
+
+    fused, losses = trained(1)
+    monkeypatch.setattr(job, "has_long_updates", lambda plan, rows: True)
+    stored, stored_losses = trained(1)
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(stored, fused, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(stored_losses, losses, rtol=tolerance)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(trained(threads)[0], stored)
+
+
+# ---------------------------------------------------------------------- Ctrl-C at any moment
+
+AT_RANDOM = textwrap.dedent(
+    """
+    # Interrupts training at random moments: the parameters are those after whole steps.
+    import copy
+    import random
+    import signal
+    import sys
+    import threading
+
+    import numpy as np
+
+    import fastbackprop as fb
+    from fastbackprop import job
+
+    stores, threads, batch = map(int, sys.argv[1:4])
+    if stores:
+        job.has_long_updates = lambda plan, rows: True
+    rng = np.random.default_rng(0)
+    n = 2 * batch
+    sizes = [*map(int, sys.argv[4].split(",")), 3]
+    start = fb.Network(sizes, "relu", "cross_entropy", random_state=0)
+    X, y = rng.standard_normal((n, start.sizes[0]), dtype="float32"), rng.integers(0, 3, n)
+    adam = fb.Adam(1e-3)
+    options = dict(batch_size=batch, optimizer=adam, shuffle=False, threads=threads, verbose=0)
+
+    EPOCHS = 12
+    twin, states = copy.deepcopy(start), {}
+    states[twin.get_parameters().tobytes()] = 0
+    for epoch in range(EPOCHS):
+        for i in range(0, n, batch):
+            twin.train_step(X[i : i + batch], y[i : i + batch], adam)
+            states[twin.get_parameters().tobytes()] = len(states)
+    main, draw = threading.main_thread().ident, random.Random(0)
+
+    def interrupt(net, waits, turns):
+        before = start.biases[-1]
+        while waits and np.array_equal(net.biases[-1], before):
+            pass
+        for _ in range(turns):
+            pass
+        signal.pthread_kill(main, signal.SIGINT)
+
+    seen, finished = set(), 0
+    for _ in range(40):
+        net = copy.deepcopy(start)
+        try:
+            arguments = net, draw.random() < 0.8, draw.randrange(300_000)
+            other = threading.Thread(target=interrupt, args=arguments)
+            try:
+                other.start()
+                net.fit(X, y, EPOCHS, **options)
+                finished += 1
+            finally:
+                other.join()
+        except KeyboardInterrupt:
+            pass
+        assert threading.active_count() == 1
+        steps = states[net.get_parameters().tobytes()]
+        assert net.history.epoch == list(range(len(net.history.epoch)))
+        assert len(net.history.epoch) in (steps // 2, (steps - 1) // 2), (steps, net.history.epoch)
+        seen.add(steps)
+        net.fit(X, y, 1, **options)
+        assert np.isfinite(net.get_parameters()).all()
+    assert len(seen) > 2, (seen, finished)
+    print("whole steps")
+    """
+)
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("stores", "threads", "batch", "layers"),
+    [
+        (0, 1, 300, "300,200"),
+        (0, 2, 300, "300,200"),
+        (1, 1, 300, "300,200"),
+        (1, 2, 300, "300,200"),
+        (1, 3, 300, "300,200"),
+        (0, 2, 16, "2000,300,300"),  # divided by inputs
+        (1, 2, 16, "2000,300,300"),
+        (0, 2, 3000, "20,16"),  # cut into chunks
+    ],
+)
+def test_ctrl_c_leaves_whole_steps(stores, threads, batch, layers):
+    assert run(AT_RANDOM, stores, threads, batch, layers) == "whole steps\n"
+
+
+HUGE_STEP = textwrap.dedent(
+    """
+    # A step of a minute: Ctrl-C drops it.
+    import signal
+    import sys
+    import threading
+
+    import numpy as np
+
+    import fastbackprop as fb
+
+    net = fb.Network([784, 2048, 2048, 10], "relu", "cross_entropy", random_state=0)
+    n = 60_000
+    X, y = np.broadcast_to(np.float32(0.5), (n, 784)), np.zeros(n, int)
+    net.predict(X[:1])
+    before = net.get_parameters()
+    main = threading.main_thread().ident
+
+    def interrupt():
+        while not any(thread.name == "fastbackprop-0" for thread in threading.enumerate()):
+            pass
+        for _ in range(2_000_000):
+            pass
+        signal.pthread_kill(main, signal.SIGINT)
+
+    calls = {
+        "fit": lambda: net.fit(X, y, 1, n, fb.SGD(0.1), shuffle=False, verbose=0),
+        "train_step": lambda: net.train_step(X, y, fb.SGD(0.1)),
+        "loss_and_gradients": lambda: net.loss_and_gradients(X, y),
+        "predict": lambda: [net.predict(X) for _ in range(1000)],
+        "evaluate": lambda: [net.evaluate(X, y) for _ in range(1000)],
+    }
+    for name, call in calls.items():
+        other = threading.Thread(target=interrupt)
+        try:
+            try:
+                other.start()
+                call()
+            finally:
+                other.join()
+        except KeyboardInterrupt:
+            print(name)
+        assert threading.active_count() == 1
+        assert np.array_equal(net.get_parameters(), before)
+        assert net.history.epoch == []
+    net.fit(X[:10], y[:10], 1, verbose=0)
+    """
+)
+
+
+@POSIX
+def test_ctrl_c_drops_a_huge_step():
+    calls = run(HUGE_STEP).split()
+    assert calls == ["fit", "train_step", "loss_and_gradients", "predict", "evaluate"]
+
+
+AT_EACH_LINE = textwrap.dedent(
+    """
+    # Raises what Ctrl-C raises at each of the lines of training.py that run in turn.
+    import copy
+    import sys
+    import threading
+
+    import numpy as np
+
+    import fastbackprop as fb
+    from fastbackprop import training
+
+    class InterruptAt:
+        def __init__(self, line):
+            self.left = line
+
+        def __call__(self, frame, event, argument):
+            return self.at_line if frame.f_code.co_filename == training.__file__ else None
+
+        def at_line(self, frame, event, argument):
+            if event == "line":
+                if self.left == 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+                self.left -= 1
+            return self.at_line
+
+    start = fb.Network([3, 40, 2], loss="cross_entropy", random_state=0)
+    X, y = np.eye(3), np.array([0, 1, 1])
+    sgd = fb.SGD(0.1)
+    twin = copy.deepcopy(start)
+    states = {twin.get_parameters().tobytes()}
+    for _ in range(3):
+        for i in range(3):
+            twin.train_step(X[i : i + 1], y[i : i + 1], sgd)
+            states.add(twin.get_parameters().tobytes())
+
+    lines, completed = 0, False
+    while not completed:
+        net = copy.deepcopy(start)
+        sys.settrace(InterruptAt(lines))
+        try:
+            net.fit(X, y, 2, 1, sgd, shuffle=False, threads=2, verbose=0, validation_data=(X, y))
+            completed = True
+        except KeyboardInterrupt:
+            lines += 1
+        finally:
+            sys.settrace(None)
+        assert threading.active_count() == 1
+        assert net.get_parameters().tobytes() in states
+        done = len(net.history.epoch)
+        assert net.history.epoch == list(range(done))
+        assert net.fit(X, y, 1, 1, sgd, verbose=0).epoch[0] in (done, done + 1), lines
+    print(lines)
+    """
+)
+
+
+def test_ctrl_c_at_any_line_of_training():
+    assert int(run(AT_EACH_LINE)) > 100
+
+
+def test_an_interrupted_evaluation_does_not_undo_the_epoch():
+    def interrupt(y, outputs):
+        raise KeyboardInterrupt
+
+    X, y = np.eye(4), np.arange(4)
+    net = fb.Network([4, 4], loss="cross_entropy", random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(X, y, 2, validation_data=(X, y), metrics=[interrupt], verbose=0)
+    assert net.history.epoch == [0]
+    assert net.fit(X, y, 1, verbose=0).epoch == [1]
+
+
+# ---------------------------------------------------------------------------- threads that end
+
+
+def native_threads():
+    """Threads of this process as the system counts them, where it does."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
+
+
+def wait_for_native_threads(count):
+    """The system ends a thread a moment after Python does."""
+    deadline = time.monotonic() + 30
+    while native_threads() > count:
+        assert time.monotonic() < deadline, native_threads()
+
+
+class Raise(fb.Callback):
+    def __init__(self, hook, error=LookupError):
+        def fail(*_):
+            raise error
+
+        setattr(self, hook, fail)
+
+
+def broken_batches():
+    yield np.ones((3, 4)), np.zeros(3, int)
+    yield np.ones((3, 4)), np.zeros(3, int)
+    raise LookupError
+
+
+X, Y = np.eye(4), np.arange(4)
+NAN = np.where(np.eye(4) == 1, np.nan, 0)
+ENDS = {
+    "as planned": (None, {}),
+    "on_train_begin": (LookupError, {"callbacks": Raise("on_train_begin")}),
+    "on_epoch_begin": (LookupError, {"callbacks": Raise("on_epoch_begin")}),
+    "on_epoch_end": (LookupError, {"callbacks": Raise("on_epoch_end")}),
+    "on_train_end": (LookupError, {"callbacks": Raise("on_train_end")}),
+    "exit": (SystemExit, {"callbacks": Raise("on_epoch_end", SystemExit)}),
+    "interrupt": (KeyboardInterrupt, {"callbacks": Raise("on_epoch_end", KeyboardInterrupt)}),
+    "divergence": (fb.DivergenceError, {"optimizer": fb.SGD(3e38)}),
+    "bad row": (ValueError, {"X": NAN}),
+    "source": (LookupError, {"X": broken_batches(), "y": None, "steps_per_epoch": 5}),
+    "schedule": (ValueError, {"optimizer": fb.SGD(lambda step: 0.1 if step < 3 else -1.0)}),
+    "metric": (
+        LookupError,
+        {"validation_data": (X, Y), "metrics": {"broken": lambda y, outputs: {}["missing"]}},
+    ),
+    "monitor": (ValueError, {"callbacks": fb.EarlyStopping()}),
+    "state": (TypeError, {"callbacks": "checkpoint"}),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("end", ENDS)
+def test_no_thread_outlives_fit(end, threads, tmp_path):
+    error, options = ENDS[end]
+    options = dict(options)
+    if end == "state":
+        odd = fb.Callback()
+        odd.state = lambda: {"a": object()}
+        options["callbacks"] = [odd, fb.Checkpoint(tmp_path)]
+    if end == "source" and threads == 3:
+        options["X"] = broken_batches()
+    net = fb.Network([4, 8, 4], loss="cross_entropy", random_state=0)
+    net.fit(X, Y, 1, verbose=0)
+    before, native = threading.enumerate(), native_threads()
+    call = {"X": X, "y": Y, "epochs": 9, "batch_size": 2, "threads": threads, "verbose": 0}
+    if error is None:
+        net.fit(**{**call, **options})
+    else:
+        with pytest.raises(error):
+            net.fit(**{**call, **options})
+    assert threading.enumerate() == before
+    wait_for_native_threads(native)
+    assert np.isfinite(bits(net).view(net.dtype)).all()
+    done = len(net.history.epoch)
+    assert net.fit(X, Y, 1, verbose=0).epoch[0] >= done
