@@ -14,6 +14,7 @@ from fastbackprop._version import __version__
 from fastbackprop.activations import Activation
 from fastbackprop.callbacks import (
     Callback,
+    Checkpoint,
     CSVLogger,
     EarlyStopping,
     LambdaCallback,
@@ -53,6 +54,7 @@ __all__ = [
     "AdamW",
     "CSVLogger",
     "Callback",
+    "Checkpoint",
     "Constant",
     "CosineDecay",
     "Dense",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +40,13 @@ class Given(NamedTuple):
 
 
 def checked_recipe(
-    epochs: Any, optimizer: Any, callbacks: Any, metrics: Any, threads: Any, verbose: int
+    epochs: Any,
+    optimizer: Any,
+    callbacks: Any,
+    metrics: Any,
+    threads: Any,
+    verbose: int,
+    resume_from: Any,
 ) -> Recipe:
     """How to train.
 
@@ -53,6 +62,7 @@ def checked_recipe(
         metric_specs.checked(metrics),
         _as_threads(threads),
         verbose,
+        _as_path(resume_from),
     )
 
 
@@ -251,6 +261,17 @@ def _as_callbacks(callbacks: Any) -> tuple[Callback, ...]:
         if not isinstance(callback, Callback):
             raise TypeError(f"a callback must derive from Callback, got {callback!r}")
     return given
+
+
+def _as_path(resume_from: Any) -> Path | None:
+    if resume_from is None:
+        return None
+    if not isinstance(resume_from, str | PathLike):
+        raise TypeError(
+            f"resume_from must be the path of a checkpoint or of a folder of them, got "
+            f"{resume_from!r}"
+        )
+    return Path(os.fspath(resume_from))
 
 
 def _as_threads(threads: Any) -> int | None:

@@ -367,6 +367,7 @@ class Network:
         metrics: Metrics = (),
         class_weight: Mapping[int, float] | str | None = None,
         steps_per_epoch: int | None = None,
+        resume_from: str | PathLike[str] | None = None,
     ) -> History:
         """Train by mini-batches; a later call goes on where this one ended.
 
@@ -379,7 +380,7 @@ class Network:
         y : array_like, (n,) or (n, n_out)
             Class labels from 0, or a row of targets (probabilities for the cross-entropies).
         epochs : int, default 10
-            Passes over the data.
+            Passes over the data; with `resume_from`, those before are among them.
         batch_size : int, default 32
             Rows a step; the last step of an epoch, or on a file of Shards, takes what is left.
             Batches of an iterable come as they are.
@@ -412,11 +413,18 @@ class Network:
             For an iterable of batches: how many an epoch takes, from where the last one ended, and
             from the beginning again when it ends. Otherwise an epoch takes all. A generator, which
             can be read only once, needs it if there are several epochs.
+        resume_from : path, optional
+            A folder in which `Checkpoint` wrote, of which the newest file is taken, or one file.
+            The training goes on from there with the same bits as if it had never ended: parameters,
+            optimizer, histories and callbacks are put back, and what this network holds is dropped.
+            All other arguments must be those that the training began with, so that a script can be
+            run again as it is. For that, a folder that is not there yet, or holds no checkpoint,
+            means to begin. A training that was completed, or ended by a callback, stays so.
 
         Returns
         -------
         History
-            What was measured in each epoch of this call.
+            What was measured in each epoch of this call, and of the one that it resumes.
 
         Raises
         ------
@@ -424,11 +432,18 @@ class Network:
             If an argument is not as described, or every layer is frozen; nothing has changed then.
             If a batch or a file is not, the network is as it was before that epoch, and so is its
             optimizer.
+            If a checkpoint is of another network, optimizer, loss or number of rows; nothing has
+            changed then.
+        FileNotFoundError, PermissionError
+            If `resume_from` names a file that may not be read.
+        FileFormatError
+            If the checkpoint is damaged. The one before it is not taken unasked.
         DivergenceError
             If a loss or a parameter became infinite or NaN. The network then has the parameters of
             the last good epoch.
         KeyboardInterrupt
-            On Ctrl-C, after the current step. The network can be used, and fit called again.
+            On Ctrl-C. The step that is being made is dropped; all before it have been taken, and
+            `history` has the epochs that were completed. Another call of fit goes on.
         RuntimeError
             If the network is being trained by another thread, by the fit that called this callback,
             or when this process was forked. That training is not disturbed.
@@ -456,7 +471,9 @@ class Network:
         True
         """
         self._check_learns()
-        recipe = checked_recipe(epochs, optimizer, callbacks, metrics, threads, verbose)
+        recipe = checked_recipe(
+            epochs, optimizer, callbacks, metrics, threads, verbose, resume_from
+        )
         given = Given(
             X,
             y,
@@ -754,31 +771,15 @@ class Network:
         return scikit_learn.export(self._contents(), classes)
 
     def _contents(self) -> storage.Contents:
-        plan, state = self._state.plan, self._state
-        return storage.Contents(
-            self._layers,
-            plan.loss,
-            plan.stages[-1].activation,
-            self.dtype.name,
-            state.seed,
-            state.epoch,
-            self.weights,
-            self.biases,
-            self._classes,
-        )
+        return storage.contents_of(self._layers, self._state, self._classes)
 
     @classmethod
     def _from_contents(cls, contents: storage.Contents) -> Network:
         plan = Plan(
             contents.layers, contents.loss, contents.output_activation, np.dtype(contents.dtype)
         )
-        state = State(plan, contents.seed)
-        state.epoch = contents.epoch
-        for own, stored in zip(plan.weights(state.params), contents.weights, strict=True):
-            own[...] = stored
-        for bias, stored_bias in zip(plan.biases(state.params), contents.biases, strict=True):
-            if bias is not None:
-                bias[...] = stored_bias
+        state = State(plan)
+        storage.restore(contents, state)
         net = cls.__new__(cls)
         net._begin(tuple(contents.layers), state)
         net._classes = contents.classes

@@ -38,8 +38,8 @@ class _Bar(Silent):
         self._bar.update()
 
 
-def progress(epochs: int, verbose: int) -> Silent:
-    """What shows the progress of so many epochs; a context manager."""
+def progress(epochs: int, verbose: int, done: int = 0) -> Silent:
+    """What shows the progress of so many epochs, some of which are done; a context manager."""
     if not verbose:
         return Silent()
     from tqdm import auto
@@ -52,6 +52,7 @@ def progress(epochs: int, verbose: int) -> Silent:
     return _Bar(
         Bar(
             total=epochs,
+            initial=done,
             desc="epochs",
             unit="epoch",
             disable=False if in_notebook else None,

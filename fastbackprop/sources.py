@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -53,6 +54,13 @@ class Source(ABC):
     def parts(self, seed: int, epoch: int) -> Iterator[Part]:
         """The parts of an epoch."""
 
+    @abstractmethod
+    def facts(self) -> dict[str, object]:
+        """What must be the same where a training is resumed, as JSON can hold it, by name."""
+
+    def skip(self, epochs: int) -> None:  # noqa: B027
+        """Go on as if so many epochs had been read; to most sources each is like the first."""
+
 
 def epoch_order(seed: int, epoch: int, n: int) -> Array:
     """The order of rows in an epoch: a function of its arguments alone."""
@@ -88,6 +96,11 @@ class ArraySource(Source):
             order = self._shuffle
         yield Part(self._data, self.batch, order)
 
+    def facts(self) -> dict[str, object]:
+        """Rows, and how they are divided."""
+        shuffle = self._shuffle if isinstance(self._shuffle, bool) else "an order of rows"
+        return {"rows": len(self._data.X), "batch_size": self.batch, "shuffle": shuffle}
+
 
 class ShardSource(Source):
     """Files that are read one after another.
@@ -115,6 +128,15 @@ class ShardSource(Source):
         files = rng.permutation(len(self._shards)) if self._shuffle else range(len(self._shards))
         for index in files:
             yield self._part(int(index), rng)  # and keep none, so that one is in memory at a time
+
+    def facts(self) -> dict[str, object]:
+        """Rows and files, and how they are divided."""
+        return {
+            "rows": self._shards.n_rows,
+            "files": len(self._shards),
+            "batch_size": self.batch,
+            "shuffle": self._shuffle,
+        }
 
     def _part(self, index: int, rng: np.random.Generator) -> Part:
         name = self._shards.names[index]
@@ -183,6 +205,16 @@ class BatchSource(Source):
         yield self._first_or_next() or self._again()
         while (part := self._next()) is not None:
             yield part
+
+    def facts(self) -> dict[str, object]:
+        """How many batches an epoch takes, if that was given."""
+        return {"steps_per_epoch": self._steps_per_epoch}
+
+    def skip(self, epochs: int) -> None:
+        """Read the batches of so many epochs, where the next one goes on from there."""
+        if self._steps_per_epoch is not None:
+            for _ in range(epochs):
+                deque(self.parts(0, 0), maxlen=0)
 
     def _first_or_next(self) -> Part | None:
         first, self._first = self._first, None

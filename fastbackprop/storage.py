@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -23,6 +24,7 @@ from fastbackprop.layers import Dense, Layer
 from fastbackprop.losses import Loss
 from fastbackprop.plan import Array
 from fastbackprop.specs import checked_size
+from fastbackprop.state import State
 
 # One key, since the order of several differs from run to run, and with it the bytes.
 _KEY = "fastbackprop"
@@ -30,6 +32,9 @@ _VERSION = 1
 
 # What is copied at a time to be written.
 _PIECE_BYTES = 1024 * 1024
+
+TRAINING = "training"
+"""The key of what a checkpoint has beside the network, and where the names of its tensors begin."""
 
 _DTYPES = {"float32": "F32", "float64": "F64"}
 
@@ -48,15 +53,57 @@ class Contents(NamedTuple):
     classes: tuple[Any, ...] | None = None
 
 
-def write(path: str | PathLike[str], contents: Contents) -> None:
+def contents_of(layers: Sequence[Layer], state: State, classes: tuple[Any, ...] | None) -> Contents:
+    """What a file of a network holds; weights and biases are views."""
+    plan = state.plan
+    return Contents(
+        layers,
+        plan.loss,
+        plan.stages[-1].activation,
+        plan.dtype.name,
+        state.seed,
+        state.epoch,
+        plan.weights(state.params),
+        plan.biases(state.params),
+        classes,
+    )
+
+
+def restore(contents: Contents, state: State) -> None:
+    """Put the parameters, the seed and the number of epochs into the state of such a network."""
+    state.seed, state.epoch = contents.seed, contents.epoch
+    for own, stored in zip(state.plan.weights(state.params), contents.weights, strict=True):
+        own[...] = stored
+    for bias, stored_bias in zip(state.plan.biases(state.params), contents.biases, strict=True):
+        if bias is not None:
+            bias[...] = stored_bias
+
+
+def write(
+    path: str | PathLike[str],
+    contents: Contents,
+    training: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, Array] | None = None,
+) -> None:
     """Write a network, replacing the file in one step.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    contents : Contents
+        The network.
+    training : mapping, optional
+        What else a checkpoint describes, as JSON can hold it.
+    arrays : mapping from str to ndarray, optional
+        What else it holds.
 
     Raises
     ------
     OSError
         If it cannot be written; an existing file is as it was then.
     """
-    header = {
+    header: dict[str, Any] = {
         "version": _VERSION,
         "layers": [layer.to_config() for layer in contents.layers],
         "loss": contents.loss.to_config(),
@@ -71,7 +118,26 @@ def write(path: str | PathLike[str], contents: Contents) -> None:
         tensors[f"layers.{i}.weight"] = w
         if b is not None:
             tensors[f"layers.{i}.bias"] = b
+    if training is not None:
+        header[TRAINING] = training
+    for name, array in (arrays or {}).items():
+        tensors[f"{TRAINING}.{name}"] = array
     write_atomically(path, _file_of(tensors, {_KEY: json.dumps(header)}))
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    """A type as safetensors call it: F32, I64, BOOL.
+
+    Raises
+    ------
+    TypeError
+        If there is no such type.
+    """
+    if dtype == np.bool_:
+        return "BOOL"
+    if dtype.kind not in "fiu" or dtype.itemsize > 8:
+        raise TypeError(f"an array of {dtype} cannot be saved; expected numbers of at most 64 bits")
+    return f"{dtype.kind.upper()}{8 * dtype.itemsize}"
 
 
 def _file_of(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes]:
@@ -88,7 +154,7 @@ def _file_of(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Itera
         tensor, begin = tensors[name], end
         end += tensor.size * tensor.itemsize
         header[name] = {
-            "dtype": _DTYPES[tensor.dtype.name],
+            "dtype": _type_name(tensor.dtype),
             "shape": tensor.shape,
             "data_offsets": [begin, end],
         }
@@ -96,8 +162,10 @@ def _file_of(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Itera
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in names:
-        rows = np.atleast_2d(tensors[name])
-        step = max(1, _PIECE_BYTES // (rows[0].size * rows.itemsize))
+        rows = np.atleast_2d(
+            tensors[name].astype(tensors[name].dtype.newbyteorder("<"), copy=False)
+        )
+        step = max(1, _PIECE_BYTES * len(rows) // max(1, rows.nbytes))
         for start in range(0, len(rows), step):
             yield rows[start : start + step].tobytes()
 
@@ -112,15 +180,30 @@ def read(path: str | PathLike[str]) -> Contents:
     FileFormatError
         If it is not a network that this version can read.
     """
-    name = os.fspath(path)
-    with open(name, "rb"):  # the usual errors of missing and unreadable files
-        pass
-    with _named(name), safe_open(name, framework="numpy") as file:
-        return _contents(file)
+    with opened(path, "network") as file:
+        return read_contents(file, read_header(file))
 
 
 @contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
+def opened(path: str | PathLike[str], kind: str) -> Iterator[Any]:
+    """The tensors of a file; any fault that is found in it names the file.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, IsADirectoryError
+        If there is no file that may be read.
+    FileFormatError
+        For whatever is found to be wrong with it.
+    """
+    name = os.fspath(path)
+    with open(name, "rb"):  # the usual errors of missing and unreadable files
+        pass
+    with _named(name, kind), safe_open(name, framework="numpy") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _named(name: str, kind: str) -> Iterator[None]:
     """Turn any fault of the contents into a FileFormatError that names the file."""
     try:
         yield
@@ -130,14 +213,15 @@ def _named(name: str) -> Iterator[None]:
         raise FileFormatError(f"{name}: its description is nested too deeply") from None
     except KeyError as error:
         raise FileFormatError(
-            f"{name}: not a network of fastbackprop (its description lacks {error})"
+            f"{name}: not a {kind} of fastbackprop (its description lacks {error})"
         ) from None
     except (ValueError, TypeError, OverflowError) as error:
         text = " ".join(str(error).split())
-        raise FileFormatError(f"{name}: not a network of fastbackprop ({text})") from None
+        raise FileFormatError(f"{name}: not a {kind} of fastbackprop ({text})") from None
 
 
-def _contents(file: Any) -> Contents:
+def read_header(file: Any) -> dict[str, Any]:
+    """The description in an opened file."""
     metadata = file.metadata() or {}
     if _KEY not in metadata:
         raise ValueError(f"it has no {_KEY!r} entry; was it saved by another library?")
@@ -145,6 +229,11 @@ def _contents(file: Any) -> Contents:
     if not isinstance(header, dict) or header.get("version") != _VERSION:
         version = header.get("version") if isinstance(header, dict) else None
         raise ValueError(f"format version {version!r}; this release reads {_VERSION}")
+    return header
+
+
+def read_contents(file: Any, header: dict[str, Any]) -> Contents:
+    """The network in an opened file, of which a checkpoint holds one, too."""
     if not isinstance(header["layers"], list):
         raise TypeError(f"layers must be a list, got {header['layers']!r}")
     chain = tuple(layer_specs.from_config(config) for config in header["layers"])
@@ -152,7 +241,7 @@ def _contents(file: Any) -> Contents:
     loss = losses.from_config(header["loss"])
     output_activation = activations.from_config(header["output_activation"])
     loss.check_output(output_activation)
-    seed, epoch = (_counter(name, header[name]) for name in ("seed", "epoch"))
+    seed, epoch = (counter(name, header[name]) for name in ("seed", "epoch"))
     dtype = header["dtype"]
     if dtype not in list(_DTYPES):
         raise ValueError(f"dtype {dtype!r}; expected float32 or float64")
@@ -162,8 +251,11 @@ def _contents(file: Any) -> Contents:
         expected[f"layers.{i}.weight"] = (layer.n_in, layer.n_out)
         if layer.bias:
             expected[f"layers.{i}.bias"] = (layer.n_out,)
-    if set(file.keys()) != set(expected):
-        raise ValueError(f"tensors {sorted(file.keys())}; expected {sorted(expected)}")
+    names = set(file.keys())
+    if TRAINING in header:
+        names = {name for name in names if not name.startswith(f"{TRAINING}.")}
+    if names != set(expected):
+        raise ValueError(f"tensors {sorted(names)}; expected {sorted(expected)}")
     # Shapes are compared before anything is allocated: the file's size bounds its tensors.
     for key, shape in expected.items():
         part = file.get_slice(key)
@@ -188,7 +280,7 @@ def _contents(file: Any) -> Contents:
     )
 
 
-def _counter(name: str, value: object) -> int:
+def counter(name: str, value: object) -> int:
     """A number that the kernels hold in 64 bits."""
     number = checked_size(name, value, minimum=0)
     if number >= 2**63:
@@ -205,20 +297,49 @@ def write_atomically(path: str | PathLike[str], content: Iterable[bytes]) -> Non
         The file.
     content : iterable of bytes
         What it shall hold, piece by piece.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, naming the file; an existing one is as it was then.
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        _make_durable(target.parent)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # The system names a temporary file, or on a full disk none.
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
+def _make_durable(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system has a way to."""
+    if os.name == "nt":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be written without being read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that keep no folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

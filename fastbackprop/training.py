@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fastbackprop._kernels.records import SCORE_NONE
-from fastbackprop.callbacks import Callback
+from fastbackprop.callbacks import Callback, Checkpoint
 from fastbackprop.data import TrainingData, refuse_values
 from fastbackprop.division import (
     call_threads,
@@ -27,6 +28,7 @@ from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array
 from fastbackprop.probe import point_at
 from fastbackprop.progress import progress
+from fastbackprop.resumption import resumption, take_snapshot
 from fastbackprop.sources import Part, Source, named
 from fastbackprop.spare import Spare
 from fastbackprop.state import Former, State
@@ -54,6 +56,7 @@ class Recipe(NamedTuple):
     metrics: Sequence[Metric] = ()
     threads: int | None = None
     verbose: int = 0
+    resume_from: Path | None = None
 
 
 class _Totals:
@@ -227,13 +230,23 @@ def fit(
     record: History,
 ) -> None:
     """Train for ``recipe.epochs`` epochs, or until told to stop, adding each to ``record``."""
-    callbacks = recipe.callbacks
-    epochs = Epochs(state, source, recipe)
+    callbacks, optimizer = recipe.callbacks, recipe.optimizer
+    checkpoints = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
+    former = resumption(recipe.resume_from)
+    if former is not None:
+        former.check(state.plan, source, optimizer, callbacks, recipe.epochs)
+    for checkpoint in checkpoints:
+        checkpoint.prepare(state.epoch if former is None else former.snapshot.network.epoch)
     net.stop_training = False
+    if former is not None:
+        record.extend(former.apply(net, state, source, optimizer))
+    epochs = Epochs(state, source, recipe)
     for callback in callbacks:
         callback.on_train_begin(net)
+    if former is not None:
+        former.restore(callbacks)
     try:
-        with epochs.team, progress(recipe.epochs, recipe.verbose) as bar:
+        with epochs.team, progress(recipe.epochs, recipe.verbose, len(record.epoch)) as bar:
             while len(record.epoch) < recipe.epochs and not net.stop_training:
                 number = state.epoch
                 for callback in callbacks:
@@ -243,6 +256,12 @@ def fit(
                 bar.advance(logs)
                 for callback in callbacks:
                     callback.on_epoch_end(net, number, dict(logs))
+                # After all callbacks, since a checkpoint holds what each of them remembers.
+                is_last = net.stop_training or len(record.epoch) == recipe.epochs
+                for checkpoint in checkpoints:
+                    if checkpoint.is_due(state.epoch, is_last):
+                        snapshot = take_snapshot(net, state, source, optimizer, callbacks, record)
+                        checkpoint.save(state.epoch, is_last, snapshot)
     finally:
         epochs.team.dismiss()
     for callback in callbacks:

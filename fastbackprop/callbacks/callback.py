@@ -54,15 +54,15 @@ class Callback:
         """
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on after this epoch in another process.
+        """What `restore` needs to go on after this epoch in another process; see `Checkpoint`.
 
         Returns
         -------
         dict
-            Of None, numbers and strings, which JSON can hold, or NumPy arrays. Empty for a callback
-            that remembers nothing.
+            Of None, numbers, strings, and lists and dicts of them, which JSON can hold, or of NumPy
+            arrays. Empty for a callback that remembers nothing.
         """
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned in an equal callback."""
+        """Go on from what `state` returned in an equal callback; after `on_train_begin`."""

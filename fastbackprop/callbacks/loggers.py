@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ class CSVLogger(Callback):
         The file. Its folder must exist.
     append : bool, default False
         Whether to go on with an existing file, whose names then decide the order of columns.
-        Otherwise the first epoch replaces it. Later calls of ``fit`` with the same callback go on.
+        Otherwise the first epoch replaces it. Later calls of ``fit`` with the same callback go on,
+        and so does one that resumes from a checkpoint: lines of epochs after that are dropped.
 
     Raises
     ------
@@ -36,7 +38,8 @@ class CSVLogger(Callback):
     FileNotFoundError
         If there is no such folder.
     ValueError
-        From ``fit``, if something is measured that the file has no column for.
+        From ``fit``, if something is measured that the file has no column for; or if a training
+        is resumed whose log had other columns than the file has.
 
     Examples
     --------
@@ -57,10 +60,14 @@ class CSVLogger(Callback):
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {self.path.parent} to write the log to")
         self._columns: list[str] = []
+        self._kept: int | None = None  # bytes of the file that a resumed training goes on from
 
     def on_epoch_end(self, net: Network, epoch: int, logs: dict[str, float]) -> None:
         """Write a line."""
         row = {"epoch": epoch, **logs}
+        if self._kept is not None:
+            self._cut(self._kept)
+            self._kept = None
         begins = not self._columns
         if begins and self.append and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
@@ -79,6 +86,34 @@ class CSVLogger(Callback):
             if begins:
                 writer.writeheader()
             writer.writerow(row)
+
+    def _cut(self, size: int) -> None:
+        """Keep the whole lines among the first ``size`` bytes of the file, if there is one."""
+        if not self.path.exists():
+            self._columns = []
+            return
+        with self.path.open(newline="", encoding="utf-8") as file:
+            columns = next(csv.reader(file), [])
+        if columns and columns != self._columns:
+            raise ValueError(
+                f"{self.path} has the columns {', '.join(columns)}, but the log of the training "
+                f"that is resumed had {', '.join(self._columns)}. Log it to another file."
+            )
+        kept = self.path.read_bytes()[:size]
+        os.truncate(self.path, kept.rfind(b"\n") + 1)
+        if b"\n" not in kept:
+            self._columns = []
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on: the names of columns, and how long the file is."""
+        if not self._columns or not self.path.exists():
+            return {}
+        return {"columns": self._columns, "size": self.path.stat().st_size}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, with the file that was written then."""
+        if state:
+            self._columns, self._kept = list(state["columns"]), int(state["size"])
 
 
 class MetricLogger(Callback):

@@ -17,6 +17,67 @@ if TYPE_CHECKING:
 _MODES = ("auto", "min", "max")
 
 
+class Best:
+    """The best value of a measurement so far.
+
+    Parameters
+    ----------
+    owner : str
+        Who asks, for error messages.
+    monitor, min_delta, mode
+        As in `Monitor`.
+
+    Attributes
+    ----------
+    value : float or None
+        None before the first epoch.
+    epoch : int or None
+        The epoch it is from.
+    """
+
+    def __init__(self, owner: str, monitor: str, min_delta: float, mode: str) -> None:
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor must be a name such as 'val_loss', got {monitor!r}")
+        self._owner, self.monitor = owner, monitor
+        self.min_delta = checked_number("min_delta", min_delta, NON_NEGATIVE)
+        self.mode = known_name("mode", mode, _MODES)
+        self._grows = mode == "max" or (mode == "auto" and is_better_larger(monitor))
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin afresh."""
+        self.value: float | None = None
+        self.epoch: int | None = None
+
+    def see(self, epoch: int, logs: Mapping[str, float]) -> bool:
+        """Whether an epoch is better than all before it.
+
+        Raises
+        ------
+        ValueError
+            If the measurement was not made.
+        """
+        if self.monitor not in logs:
+            advice = " Pass validation_data to fit?" if self.monitor.startswith("val_") else ""
+            raise ValueError(
+                f"{self._owner} monitors {self.monitor!r}, which is not measured; there "
+                f"are: {', '.join(logs)}.{advice}"
+            )
+        value = float(logs[self.monitor])
+        improves = self._improves(value)
+        if improves:
+            self.value, self.epoch = value, epoch
+        return improves
+
+    def _improves(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        if self.value is None:
+            return True
+        gain = value - self.value if self._grows else self.value - value
+        return gain > self.min_delta
+
+
 class Monitor(Callback):
     """Base of callbacks that act when a measurement has not improved for some epochs.
 
@@ -46,19 +107,25 @@ class Monitor(Callback):
     """
 
     def __init__(self, monitor: str, patience: int, min_delta: float, mode: str) -> None:
-        if not isinstance(monitor, str):
-            raise TypeError(f"monitor must be a name such as 'val_loss', got {monitor!r}")
-        self.monitor = monitor
+        self._best = Best(type(self).__name__, monitor, min_delta, mode)
+        self.monitor, self.min_delta = monitor, self._best.min_delta
+        self.mode = self._best.mode
         self.patience = checked_size("patience", patience)
-        self.min_delta = checked_number("min_delta", min_delta, NON_NEGATIVE)
-        self.mode = known_name("mode", mode, _MODES)
-        self._grows = mode == "max" or (mode == "auto" and is_better_larger(monitor))
         self._epoch: int | None = None
         self._reset()
 
+    @property
+    def best(self) -> float | None:
+        """The best value so far; None before the first epoch."""
+        return self._best.value
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch it is from."""
+        return self._best.epoch
+
     def _reset(self) -> None:
-        self.best: float | None = None
-        self.best_epoch: int | None = None
+        self._best.forget()
         self.wait = 0
 
     def on_epoch_begin(self, net: Network, epoch: int) -> None:
@@ -74,27 +141,13 @@ class Monitor(Callback):
         ValueError
             If it was not measured.
         """
-        if self.monitor not in logs:
-            advice = " Pass validation_data to fit?" if self.monitor.startswith("val_") else ""
-            raise ValueError(
-                f"{type(self).__name__} monitors {self.monitor!r}, which is not measured; there "
-                f"are: {', '.join(logs)}.{advice}"
-            )
+        improves = self._best.see(epoch, logs)
         self._epoch = epoch
-        value = float(logs[self.monitor])
-        if self._improves(value):
-            self.best, self.best_epoch, self.wait = value, epoch, 0
+        if improves:
+            self.wait = 0
             self._improved(net)
         else:
             self._missed(net, logs)
-
-    def _improves(self, value: float) -> bool:
-        if math.isnan(value):
-            return False
-        if self.best is None:
-            return True
-        gain = value - self.best if self._grows else self.best - value
-        return gain > self.min_delta
 
     def _improved(self, net: Network) -> None:
         """The measurement is the best so far."""
@@ -120,5 +173,5 @@ class Monitor(Callback):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self._best.value, self._best.epoch = state["best"], state["best_epoch"]
         self.wait, self._epoch = state["wait"], state["epoch"]
