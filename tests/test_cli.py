@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import fastbackprop as fb
+from fastbackprop import checkpoints
 from fastbackprop.cli import compilation, main
 from fastbackprop.cli.data import load_task
 from fastbackprop.cli.learning_curve import draw_learning_curve
@@ -192,6 +193,63 @@ class TestTrain:
             )
             assert objects(out)[-1]["epochs"] >= epochs_before
             fb.load(tmp_path / "digits.safetensors")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is no signal there")
+    def test_sigterm_saves(self, tmp_path):
+        with subprocess.Popen(
+            command("train", "--json", "--epochs", 10**6, "--checkpoint", "run"),
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            for _ in range(3):
+                assert process.stdout.readline()
+            process.terminate()
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == 143
+        (message,) = mistakes(err)
+        assert message == (
+            "fastbackprop: terminated. digits.safetensors holds what was trained until then."
+        )
+        epochs = objects(out)[-1]["epochs"]
+        assert epochs >= 2
+        fb.load(tmp_path / "digits.safetensors")
+        assert max(checkpoints.numbered(tmp_path / "run")) in (epochs, epochs - 1)
+
+    def test_sigterm_is_as_before_afterwards(self, tmp_path, monkeypatch):
+        def fit(net, X, y, **arguments):
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(fb.Network, "fit", fit)
+        before = signal.getsignal(signal.SIGTERM)
+        assert main(["train"]) == 143
+        assert signal.getsignal(signal.SIGTERM) is before
+        codes = []
+        other = threading.Thread(target=lambda: codes.append(main(["train", "--epochs", "0"])))
+        other.start()
+        other.join()
+        assert codes == [2]
+
+    def test_a_resumed_training_gives_the_same_network(self, tmp_path):
+        folders = []
+        for name, parts in (("whole", [4]), ("parts", [2, 4, 4])):
+            folder = tmp_path / name
+            folder.mkdir()
+            folders.append(folder)
+            for epochs in parts:
+                arguments = ("--epochs", epochs, "--checkpoint", "run", "--resume")
+                process = run("train", *arguments, cwd=folder)
+                assert process.returncode == 0, process.stderr
+        whole, resumed = ((folder / "digits.safetensors").read_bytes() for folder in folders)
+        assert whole == resumed
+        assert "Resuming  from run/epoch-000004.safetensors" in process.stdout
+        process = run("train", "--checkpoint", "run", cwd=folders[0])
+        assert process.returncode == 2
+        (message,) = mistakes(process.stderr)
+        assert "add --resume to go on" in message
 
     @pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently there")
     def test_broken_pipe(self, tmp_path):
@@ -421,6 +479,7 @@ def in_folder(tmp_path, monkeypatch):
         ("train --quiet --json", "not allowed"),
         ("train --out missing/net.safetensors", "no folder missing"),
         ("train --out .", "folder"),
+        ("train --resume", "--checkpoint DIR --resume"),
         ("textbook --lr 0", "'0'"),
         ("check missing.safetensors", "missing.safetensors: No such file"),
         ("check half.safetensors", "half.safetensors"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fastbackprop._version import __version__
 from fastbackprop.cli import bench, check, predict, textbook, train
 from fastbackprop.cli.arguments import Parser
+from fastbackprop.cli.termination import Terminated
 from fastbackprop.training import DivergenceError
 
 __all__ = ["main"]
@@ -22,12 +23,13 @@ examples:
 
 exit codes:
   0 done; 1 training diverged, or a check failed; 2 wrong arguments or files;
-  130 interrupted
+  130 interrupted; 143 terminated
 """
 
 # What the shell reports for a program that a signal ended: 128 + the signal's number.
 _INTERRUPTED = 128 + 2
 _BROKEN_PIPE = 128 + 13
+_TERMINATED = 128 + 15
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0 when done, 1 when training diverged or a check failed, 2 for wrong arguments or files, 130
-        after Ctrl-C, 141 when whoever read the output went away. Divergence, 2 and 130 print one
-        line to stderr.
+        after Ctrl-C, 141 when whoever read the output went away, 143 when ``train`` was sent
+        SIGTERM. Divergence, 2, 130 and 143 print one line to stderr.
 
     Examples
     --------
@@ -60,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes stdout once more at exit, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except Terminated as end:
+        return _fail(_TERMINATED, str(end))
     except KeyboardInterrupt as interrupt:
         return _fail(_INTERRUPTED, str(interrupt) or "interrupted")
     except DivergenceError as error:

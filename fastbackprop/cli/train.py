@@ -7,14 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from fastbackprop import activations, losses, optimizers
-from fastbackprop.callbacks import Callback
+from fastbackprop import activations, checkpoints, losses, optimizers
+from fastbackprop.callbacks import Callback, Checkpoint
 from fastbackprop.cli import arguments, data
 from fastbackprop.cli.compilation import compile_kernels
 from fastbackprop.cli.learning_curve import draw_learning_curve
 from fastbackprop.cli.output import Output
 from fastbackprop.cli.pictures import draw_pictures, prepare_folder
-from fastbackprop.history import History
+from fastbackprop.cli.termination import sigterm_raises
 from fastbackprop.layers import Dense, Layer, Rescaling
 from fastbackprop.network import Network
 from fastbackprop.optimizers import Optimizer
@@ -44,13 +44,16 @@ Bytes are scaled to [0, 1]. Other numbers are used as they are: bring columns to
 about the range -1 to 1. With the losses mse, mae, huber, poisson and quantile,
 the labels of FILE are numbers to predict (regression).
 
-Ctrl-C ends the training, and writes what has been trained.
+Ctrl-C ends the training, and writes what has been trained; so does SIGTERM.
+After a crash, the same command with --checkpoint DIR --resume goes on from the
+last epoch, and gives the same network to the last bit.
 
 examples:
   fastbackprop train --epochs 20 --layers 784,256,128,10
   fastbackprop train --data mnist --optimizer sgd --out mnist.safetensors
   fastbackprop train --data table.csv --loss mse --json
   fastbackprop train --plots pictures
+  fastbackprop train --epochs 100 --checkpoint run --resume
 """
 
 
@@ -133,6 +136,20 @@ def add_parser(commands: Any) -> None:
         help="rows a step (default: %(default)s)",
     )
     arguments.add_reproducibility(group)
+    group.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="a folder, made where there is none, for what training needs to go on: written after "
+        "each epoch, the last three kept (default: none)",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest file in the folder of --checkpoint, if there is one; the other "
+        "arguments must be those that the training began with, but for --epochs, their total "
+        "(default: begin)",
+    )
 
     group = parser.add_argument_group("output")
     arguments.add_output_style(group, quiet="print only the accuracy on the test data")
@@ -159,19 +176,30 @@ def run(options: argparse.Namespace) -> int:
     Raises
     ------
     KeyboardInterrupt, DivergenceError
-        Training ended early; what the completed epochs gave has been written.
+        Training ended early, by Ctrl-C, SIGTERM or itself; what the completed epochs gave has been
+        written.
     """
+    with sigterm_raises():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     output = Output(options.style)
     _check_writable(options.out)
+    former = _former(options.checkpoint, options.resume)
     if options.plots is not None:
         prepare_folder(options.plots)
     task = data.load_task(options.data, regression=options.loss.name in _REGRESSION_LOSSES)
     net = _network(task, options)
     optimizer = _optimizer(options)
     _announce(output, task, net, optimizer, options)
+    callbacks: list[Callback] = [_Progress(output, task, options.epochs)]
+    if options.checkpoint is not None:
+        callbacks.append(Checkpoint(options.checkpoint))
+    if former is not None:
+        output.progress(f"Resuming  from {former}")
     compile_kernels(net.dtype, output)
 
-    progress = _Progress(output, task, options.epochs)
     stopped: KeyboardInterrupt | DivergenceError | None = None
     try:
         net.fit(
@@ -180,12 +208,13 @@ def run(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             optimizer=optimizer,
             validation_data=task.test,
-            callbacks=(progress,),
+            callbacks=callbacks,
+            resume_from=former,
             threads=options.threads,
             verbose=0,
         )
     except (KeyboardInterrupt, DivergenceError) as error:
-        if not progress.history.epoch:
+        if not net.history.epoch:
             raise type(error)(f"{str(error) or 'interrupted.'} Nothing was saved.") from None
         stopped = error
 
@@ -193,7 +222,7 @@ def run(options: argparse.Namespace) -> int:
     measured = net.evaluate(*task.test)
     curve = options.out.parent / _CURVE
     title = f"{task.name}: {_dashed(net)}, {net.loss_function.name}"
-    drawn = draw_learning_curve(curve, progress.history, net.loss_function, title)
+    drawn = draw_learning_curve(curve, net.history, net.loss_function, title)
     written = f"{options.out} and {curve}" if drawn else f"{options.out}"
 
     output.result(_final_line(measured, task))
@@ -202,11 +231,11 @@ def run(options: argparse.Namespace) -> int:
         output.progress('No learning curve without matplotlib: pip install "fastbackprop[cli]"')
     pictures = []
     if options.plots is not None:
-        pictures = draw_pictures(options.plots, net, task, progress.history)
+        pictures = draw_pictures(options.plots, net, task, net.history)
         output.progress(f"Wrote {len(pictures)} pictures to {options.plots}")
     output.event(
         "end",
-        epochs=len(progress.history.epoch),
+        epochs=len(net.history.epoch),
         **{f"test_{name}": value for name, value in measured.items()},
         out=str(options.out),
         learning_curve=str(curve) if drawn else None,
@@ -222,14 +251,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Progress(Callback):
-    """Prints a line for each epoch, and keeps the history where an interrupt cannot lose it."""
+    """Prints a line for each epoch."""
 
     def __init__(self, output: Output, task: data.Task, epochs: int) -> None:
-        self.history = History()
         self._output, self._task, self._epochs = output, task, epochs
 
     def on_epoch_end(self, net: Network, epoch: int, logs: dict[str, float]) -> None:
-        self.history.append(epoch, logs)
         parts = [f"Epoch {epoch + 1:>{len(str(self._epochs))}}/{self._epochs}"]
         parts.append(f"loss {logs['loss']:<#8.4g}")
         if "val_accuracy" in logs:
@@ -241,6 +268,21 @@ class _Progress(Callback):
         self._output.progress("  ".join(parts))
         values = {name.replace("val_", "test_"): value for name, value in logs.items()}
         self._output.event("epoch", epoch=epoch + 1, **values)
+
+
+def _former(folder: Path | None, resumes: bool) -> Path | None:
+    """The checkpoint to go on from; None to begin."""
+    if folder is None:
+        if resumes:
+            raise ValueError("--resume needs the folder to go on from: --checkpoint DIR --resume")
+        return None
+    former = checkpoints.newest(folder)
+    if former is not None and not resumes:
+        raise ValueError(
+            f"--checkpoint {folder} holds checkpoints of another training: add --resume to go on "
+            "from the newest, or name another folder"
+        )
+    return former
 
 
 def _check_writable(out: Path) -> None:
