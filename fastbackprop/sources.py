@@ -62,9 +62,35 @@ class Source(ABC):
         """Go on as if so many epochs had been read; to most sources each is like the first."""
 
 
+# Rows that are shuffled in one call of NumPy, which Ctrl-C has to wait for: some 50 ms.
+_SHUFFLED_ROWS = 1 << 21
+
+
 def epoch_order(seed: int, epoch: int, n: int) -> Array:
-    """The order of rows in an epoch: a function of its arguments alone."""
-    return np.random.default_rng([seed, epoch]).permutation(n)
+    """The order of rows in an epoch: a function of its arguments alone.
+
+    Many rows are dealt into buckets at random, and each bucket is shuffled: every order is as
+    likely as any other then, too (Rao 1961; Sandelius 1962).
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if n <= _SHUFFLED_ROWS:
+        return rng.permutation(n)
+    buckets: list[list[Array]] = [[] for _ in range(2 * n // _SHUFFLED_ROWS)]
+    for first in range(0, n, _SHUFFLED_ROWS):
+        count = min(_SHUFFLED_ROWS, n - first)
+        chosen = rng.integers(len(buckets), size=count, dtype=np.uint16)
+        rows = first + np.argsort(chosen, kind="stable")
+        ends = np.cumsum(np.bincount(chosen, minlength=len(buckets)))
+        for bucket, part in zip(buckets, np.split(rows, ends[:-1]), strict=True):
+            bucket.append(part)
+    order = np.empty(n, np.int64)
+    place = 0
+    for bucket in buckets:
+        part = np.concatenate(bucket)
+        rng.shuffle(part)
+        order[place : place + len(part)] = part
+        place += len(part)
+    return order
 
 
 class ArraySource(Source):

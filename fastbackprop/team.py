@@ -135,11 +135,11 @@ class Team:
         KeyboardInterrupt
             After Ctrl-C, when all threads have come back; the step that they were in is dropped.
         """
+        if not self._background:
+            _run_here(job)
+            return
         compile_kernels(job.dtype)
         job.begin()
-        if not self._background:
-            job.run(0)
-            return
         if os.getpid() != self._process:  # a callback has forked, which no thread but its own does
             self._gather()
         call = _Call(job, self.threads)
@@ -159,6 +159,13 @@ class Team:
             raise failure
 
 
+def _run_here(job: Job) -> None:
+    """Run a job of one thread in the caller's."""
+    compile_kernels(job.dtype)
+    job.begin()
+    job.run(0)
+
+
 def _wait_for_start(workers: list[threading.Thread]) -> None:
     """Wait for threads whose start was interrupted, and may be about to come to life."""
     deadline = time.monotonic() + 0.1
@@ -174,6 +181,9 @@ def run_together(job: Job, threads: int, *, background: bool) -> None:
     KeyboardInterrupt
         After Ctrl-C, as from `Team.run`.
     """
+    if threads == 1 and not background:  # nothing to start, in the microseconds of a small step
+        _run_here(job)
+        return
     team = Team(threads, background=background)
     try:
         with team:

@@ -1,5 +1,6 @@
 """Batches of an iterable, and files read one by one, train as arrays in the same order do."""
 
+import collections
 import itertools
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from comparison import bits, make_targets
 
 import fastbackprop as fb
+from fastbackprop import sources
 
 N, SIZE = 23, 5
 
@@ -484,3 +486,25 @@ def test_data_larger_than_memory(large_files, kind):
         timeout=300,
     )
     assert output.stdout == "limited\nTrue True\n", output.stderr
+
+
+# --------------------------------------------------------------------------------- many rows
+
+
+def test_every_order_of_many_rows_is_as_likely(monkeypatch):
+    monkeypatch.setattr(sources, "_SHUFFLED_ROWS", 2)
+    counts = collections.Counter(tuple(sources.epoch_order(0, e, 4).tolist()) for e in range(6000))
+    assert len(counts) == 24
+    # Chi-squared of 23 degrees of freedom: beyond 50 once in a thousand.
+    assert sum((count - 250) ** 2 / 250 for count in counts.values()) < 50
+
+
+@pytest.mark.parametrize("n", [3, 5, 16, 1000])
+def test_many_rows_are_each_taken_once(n, monkeypatch):
+    whole = sources.epoch_order(5, 6, n)
+    np.testing.assert_array_equal(whole, np.random.default_rng([5, 6]).permutation(n))
+    monkeypatch.setattr(sources, "_SHUFFLED_ROWS", 2)
+    order = sources.epoch_order(5, 6, n)
+    assert order.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    np.testing.assert_array_equal(sources.epoch_order(5, 6, n), order)
