@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 import fastbackprop as fb
-from fastbackprop import datasets
+from fastbackprop import checkpoints, datasets
 from fastbackprop.cli.data import load_task
 from fastbackprop.images import read_digit_image
 
@@ -88,6 +88,15 @@ def _description_form(content):
 def _model_forms():
     files = [_file_of(net.save, "net") for net in _networks()]
     return [make(file) for file in files for make in (Form, _table_form, _description_form)]
+
+
+def _checkpoint_forms():
+    net = fb.Network([2, 3, 2], loss="cross_entropy", random_state=0)
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = [fb.Checkpoint(folder), fb.EarlyStopping("loss")]
+        net.fit(np.eye(2), [0, 1], 2, optimizer="adam", callbacks=callbacks, verbose=0)
+        file = max(Path(folder).iterdir()).read_bytes()
+    return [make(file) for make in (Form, _table_form, _description_form)]
 
 
 def _onnx_forms():
@@ -257,6 +266,7 @@ def _png_form(content):
 
 READERS = {
     "model": Reader("net.safetensors", _read_model, _model_forms),
+    "checkpoint": Reader("epoch-2.safetensors", checkpoints.read, _checkpoint_forms),
     "idx": Reader("labels-idx1-ubyte", datasets.read_idx, _idx_forms),
     "mnist": Reader(
         "train-images-idx3-ubyte",
