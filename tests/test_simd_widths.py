@@ -55,7 +55,7 @@ def runs():
     """The tests with vectors of each other width, all at once: they take a minute each."""
     files = [str(TESTS / name) for name in FILES]
     # One test of that name trains: its question has no width, and the compiling takes long.
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not test_training"]
+    options = ["-q", "-x", "-n0", "-p", "no:cacheprovider", "-k", "not test_training"]
     processes = {
         width: started("-m", "pytest", *options, *files, width=str(width)) for width in OTHER_WIDTHS
     }

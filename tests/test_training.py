@@ -109,7 +109,7 @@ def test_train_step(optimizer):
     assert_same_parameters(net, twin)
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES, plain_rate], ids=str)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, plain_rate], ids=[*map(str, SCHEDULES), "plain"])
 @pytest.mark.parametrize("optimizer", [fb.SGD, fb.Adam, fb.RMSprop])
 def test_schedules(optimizer, schedule):
     net, X, y = problem()
