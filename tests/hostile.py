@@ -35,7 +35,9 @@ class Reader(NamedTuple):
     read: Callable[[Path], object]
     forms: Callable[[], Sequence[Form]]
     companions: Callable[[], Mapping[str, bytes]] = dict
-    memory: int = 100 * 2**20  # bytes that it may take for any file below a megabyte
+    # Bytes that it may take for any file below a megabyte: what is allowed it, and as much again
+    # where a buffer that grows is moved.
+    memory: int = 160 * 2**20
 
 
 # --------------------------------------------------------------------------------------- models

@@ -143,7 +143,7 @@ AT_RANDOM = textwrap.dedent(
         seen.add(steps)
         net.fit(X, y, 1, **options)
         assert np.isfinite(net.get_parameters()).all()
-    assert len(seen) > 2, (seen, finished)
+    assert len(seen) > 1, (seen, finished)  # where the caller's thread trains, whole epochs
     print("whole steps")
     """
 )

@@ -194,8 +194,15 @@ def test_threads_copies_and_files_keep_every_bit(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("net") / "net.safetensors"
     net.save(path)
     others = [copy.deepcopy(net), pickled(net), fb.load(path)]
+    ends = set()
     for threads, each in enumerate([net, *others], start=1):
-        each.fit(X, y, 2, batch_size, optimizer, sample_weight=weights, threads=threads, verbose=0)
+        options = {"sample_weight": weights, "threads": threads, "verbose": 0}
+        try:
+            each.fit(X, y, 2, batch_size, optimizer, **options)
+            ends.add("trained")
+        except fb.DivergenceError as error:  # of exp, where numbers are drawn so freely
+            ends.add(str(error))
+    assert len(ends) == 1
     for other in others:
         np.testing.assert_array_equal(bits(other), bits(net))
 
