@@ -11,7 +11,8 @@ from fastbackprop._kernels import passes
 from fastbackprop._kernels.columns import SPARSE_INPUTS, list_words
 from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import JOB
-from fastbackprop.division import chunks_of, has_long_updates
+from fastbackprop._kernels.team import SPINS_ALONE, SPINS_SHARED
+from fastbackprop.division import available_threads, chunks_of, has_long_updates
 from fastbackprop.plan import Array, Plan, aligned_zeros, leading_dimension
 
 # Every field of a record is a word: an integer or a float.
@@ -97,6 +98,7 @@ class Job:
             columns=columns if plan.n_in >= SPARSE_INPUTS else 0,
             list_words=words,
             threads=threads,
+            spins=SPINS_ALONE if threads <= available_threads() else SPINS_SHARED,
         )
 
     def reserve_for_training(

@@ -11,7 +11,7 @@ from kernel_harness import Memory, address, jit
 from numba import types
 
 from fastbackprop._kernels.simd import atomic_add, atomic_load, pointer
-from fastbackprop._kernels.team import barrier, share
+from fastbackprop._kernels.team import SPINS_SHARED, barrier, share
 
 
 @jit
@@ -65,13 +65,13 @@ def _rounds(place, counter, turn, threads, thread, rounds, seen):
     for number in range(rounds):
         atomic_add(counter, 1)
         seen[thread] = number  # not atomic: the barrier must publish it
-        arrivals = barrier(place, threads, arrivals)
+        arrivals = barrier(place, threads, arrivals, SPINS_SHARED)
         if atomic_load(counter) != threads * (number + 1):
             wrong += 1
         for other in range(threads):
             if seen[other] != number:
                 wrong += 1
-        arrivals = barrier(place, threads, arrivals)
+        arrivals = barrier(place, threads, arrivals, SPINS_SHARED)
         # One of them works alone from time to time, so that the others wait long enough to sleep.
         if (number + thread) % turn == 0:
             for _ in range(200_000):

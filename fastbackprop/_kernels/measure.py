@@ -16,7 +16,7 @@ from fastbackprop._kernels.simd import (
     tile_load,
     tile_store,
 )
-from fastbackprop._kernels.team import barrier, share
+from fastbackprop._kernels.team import SPINS_ALONE, barrier, share
 
 # The three matrix products of a layer.
 FORWARD, WEIGHTS, INPUTS = range(3)
@@ -56,7 +56,7 @@ def barriers(counter, threads, count):
     """Pass ``count`` barriers with the other threads; the counter begins at 0."""
     arrivals = threads
     for _ in range(count):
-        arrivals = barrier(counter, threads, arrivals)
+        arrivals = barrier(counter, threads, arrivals, SPINS_ALONE)
 
 
 @kernel
@@ -125,4 +125,4 @@ def products(
                 scratch,
                 0,
             )
-        arrivals = barrier(counter, threads, arrivals)
+        arrivals = barrier(counter, threads, arrivals, SPINS_ALONE)

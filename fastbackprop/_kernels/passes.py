@@ -156,7 +156,7 @@ def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_
             for half in range(2):
                 begin, end = _half_rows(n, job.threads, thread, half)
                 product_forward(job, index, work, scratch, half, begin, end)
-            arrivals = barrier(job.barrier, job.threads, arrivals)
+            arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
             if index + 1 < job.by_inputs:
                 top, bottom = 0, n
                 left, right = own_inputs(job, layer_of(job, index + 1), work, thread)
@@ -174,7 +174,7 @@ def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_
             if not is_last:
                 finish_input(job, index + 1, work, step, begin, end, left, right)
         if index + 1 < job.by_inputs and job.threads > 2:
-            arrivals = barrier(job.barrier, job.threads, arrivals)
+            arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
     return arrivals
 
 
@@ -340,7 +340,7 @@ def _update(job, work, scratch, step, thread, n, total_weight, arrivals):
             input_backward(job, index, work, scratch, step, 0, n, left, right, stop)
         _weights_step(job, index, step, work, scratch, n, total_weight, thread)
         if 0 < index < job.by_inputs:
-            arrivals = barrier(job.barrier, job.threads, arrivals)
+            arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
     return arrivals
 
 
@@ -402,7 +402,7 @@ def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
         if looks:
             mark_input(job, work, n, left, right)
         if job.threads > 2:
-            arrivals = barrier(job.barrier, job.threads, arrivals)
+            arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
         if looks:
             _leave_zeros_out(job, work, scratch, n, thread, job.threads)
     else:
@@ -449,7 +449,7 @@ def _train(job, work, scratch, thread):
         # Threads may be a step apart, so one that has been stopped says in which step all are.
         if is_stopped(job.stop):
             stop[1] = step + 1
-        arrivals = barrier(job.barrier, job.threads, arrivals)
+        arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
         if atomic_load(stop + 3) == step + 1 or atomic_load(stop + 1) == step + 1:
             break
 
@@ -466,7 +466,7 @@ def _train(job, work, scratch, thread):
             # Another number than above, where a slow thread may still be about to look.
             if is_stopped(job.stop):
                 stop[1] = -(step + 1)
-            arrivals = barrier(job.barrier, job.threads, arrivals)
+            arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
             if atomic_load(stop + 1) == -(step + 1):
                 break
             if job.clip_norm > 0.0:
@@ -476,7 +476,7 @@ def _train(job, work, scratch, thread):
         # Two threads that divide the first layer by inputs next wait after its product: until then
         # each writes only what the other is done with. Others read each other's weights at once.
         if job.by_inputs == 0 or job.threads > 2 or job.stores != 0:
-            arrivals = barrier(job.barrier, job.threads, arrivals)
+            arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
         if thread == 0:
             stop[2] = step + 1 - job.first
 

@@ -121,6 +121,7 @@ JOB = np.dtype(
         ("threads", _I),
         ("by_inputs", _I),  # the layers, from the first, that the team divides by their inputs
         ("barrier", _I),
+        ("spins", _I),  # of a wait at the barrier, before the thread gives way to others
         # int64[4]: Python's request; the step that is dropped for it, from 1, negative if that was
         # decided after its gradient was made; steps done; the step with a bad row, from 1
         ("stop", _I),

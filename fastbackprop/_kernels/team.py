@@ -9,13 +9,18 @@ from numba.core import types
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.simd import atomic_add, atomic_load, pointer, spin_hint
 
-# A wait is spun through for some 20 µs; then the core is offered to others, a few times; then the
-# thread sleeps. Without sleep, a process that competes for a core got a whole time slice of 3 ms at
-# every barrier (Linux 6.18 puts off who yields): four threads on two cores, one of them taken, took
-# 440 to 1,030 ms for an epoch that takes 12 ms with it, as it does with no competitor. No yields at
-# all: 30 ms, since each wait for a thread without a core then lasts a sleep. 100 yields: 12 to 110.
-_SPINS = 400
+# A wait is spun through; then the core is offered to others, a few times; then the thread sleeps.
+# Without sleep, a process that competes for a core got a whole time slice of 3 ms at every barrier
+# (Linux 6.18 puts off who yields): four threads on two cores, one of them taken, took 440 to 1,030
+# ms for an epoch that takes 12 ms with it, as it does with no competitor. No yields at all: 30 ms,
+# since each wait for a thread without a core then lasts a sleep. 100 yields: 12 to 110.
 _YIELDS = 16
+
+# How long a wait is spun through: some 2 ms where each thread has a core, which no other thread of
+# the team waits for, and some 20 µs where threads share cores. A step of 1.1 ms on two threads, one
+# of which is now and then late, took 1.8 ms with 20 µs: a sleep of 20 µs lasts 70.
+SPINS_ALONE = 40_000
+SPINS_SHARED = 400
 
 if os.name == "nt":
     _yield_core = types.ExternalFunction("SwitchToThread", types.int32())
@@ -28,11 +33,12 @@ else:
 
 
 @kernel
-def barrier(counter_address, threads, arrivals):
+def barrier(counter_address, threads, arrivals, most_spins):
     """Wait until all ``threads`` have arrived; returns the count that ends the next wait.
 
     ``arrivals`` is the count that ends this one: ``threads`` at the first barrier of a call. The
     counter only grows, so that a fast thread can be at the next barrier while a slow one leaves.
+    ``most_spins`` is SPINS_ALONE or SPINS_SHARED.
     """
     if threads > 1:
         counter = pointer(counter_address, types.int64)
@@ -40,9 +46,9 @@ def barrier(counter_address, threads, arrivals):
         spins = 0
         while atomic_load(counter) < arrivals:
             spins += 1
-            if spins < _SPINS:
+            if spins < most_spins:
                 spin_hint()
-            elif spins < _SPINS + _YIELDS:
+            elif spins < most_spins + _YIELDS:
                 _yield_core()
             else:
                 _sleep(_SLEEP)
