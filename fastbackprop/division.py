@@ -14,7 +14,10 @@ from fastbackprop.plan import Plan
 # of a nanosecond a byte, which makes a step of 784-30-10 twice as long on two threads as on one.
 _FLOPS_A_SECOND = 95e9
 _SECONDS_A_BYTE = 0.18e-9
-_SECONDS_A_BARRIER = 0.5e-6
+
+# A barrier itself takes half a microsecond. But where others share the machine, the later of two
+# threads is later by more: 784-30-10 took 11 to 22 µs a step, with two barriers, on one thread 11.
+_SECONDS_A_BARRIER = 3e-6
 
 # Starting a team for one call.
 _SECONDS_A_START = 150e-6
