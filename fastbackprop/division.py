@@ -16,7 +16,8 @@ _FLOPS_A_SECOND = 95e9
 _SECONDS_A_BYTE = 0.18e-9
 
 # A barrier itself takes half a microsecond. But where others share the machine, the later of two
-# threads is later by more: 784-30-10 took 11 to 22 µs a step, with two barriers, on one thread 11.
+# threads is later by more: 784-30-10, with two barriers a step, took 11 to 29 µs on two threads
+# and 11 to 18 on one, in medians of runs that took turns.
 _SECONDS_A_BARRIER = 3e-6
 
 # Starting a team for one call.

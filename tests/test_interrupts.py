@@ -143,7 +143,8 @@ AT_RANDOM = textwrap.dedent(
         seen.add(steps)
         net.fit(X, y, 1, **options)
         assert np.isfinite(net.get_parameters()).all()
-    assert len(seen) > 1, (seen, finished)  # where the caller's thread trains, whole epochs
+    # One thread is the caller's own here, which sees Ctrl-C between epochs only.
+    assert len(seen) > (1 if threads == 1 else 2), (seen, finished)
     print("whole steps")
     """
 )
