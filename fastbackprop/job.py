@@ -53,7 +53,7 @@ class Job:
             x_offset=plan.rescaling.offset,
             threads=1,
         )
-        self._stop = np.zeros(4, np.int64)
+        self._stop = np.zeros(5, np.int64)
         self._barrier = aligned_zeros(16, np.dtype(np.int64))
         self.point(stop=self._stop, barrier=self._barrier)
 
@@ -166,6 +166,14 @@ class Job:
     def met_bad_row(self) -> bool:
         """Whether the last call ended at a row of X that is not finite."""
         return bool(self._stop[3])
+
+    @property
+    def has_run_first(self) -> bool:
+        """Whether the first thread's part has been run since `begin`, if nothing it called raised.
+
+        An exception between two lines of the caller's cannot come between the part and this.
+        """
+        return bool(self._stop[4])
 
     def run(self, thread: int) -> None:
         """One thread's part of the work."""

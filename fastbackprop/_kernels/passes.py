@@ -529,3 +529,5 @@ def run(job_address, thread, like):
     else:
         _train(job, work, scratch, thread)
     restore_subnormals(mode)
+    if thread == 0:
+        pointer(job.stop, np.int64(0))[4] = 1

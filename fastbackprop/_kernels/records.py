@@ -122,8 +122,9 @@ JOB = np.dtype(
         ("by_inputs", _I),  # the layers, from the first, that the team divides by their inputs
         ("barrier", _I),
         ("spins", _I),  # of a wait at the barrier, before the thread gives way to others
-        # int64[4]: Python's request; the step that is dropped for it, from 1, negative if that was
-        # decided after its gradient was made; steps done; the step with a bad row, from 1
+        # int64[5]: Python's request; the step that is dropped for it, from 1, negative if that was
+        # decided after its gradient was made; steps done; the step with a bad row, from 1; whether
+        # the first thread has returned
         ("stop", _I),
         ("work", _I),
         ("target_rows", _I),  # offset in the workspace; rows of the last layer's ld_dz
