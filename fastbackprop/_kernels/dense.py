@@ -41,7 +41,7 @@ from fastbackprop._kernels.gemm import (
 )
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.records import LAYER, layer_at
-from fastbackprop._kernels.simd import address_of, itemsize, lanes, load, pointer, store
+from fastbackprop._kernels.simd import FIRST_FLOAT, address_of, itemsize, lanes, load, pointer, store
 from fastbackprop._kernels.team import share
 from fastbackprop._kernels.update import is_plain, penalize_rows, store_rows, update_rows
 
@@ -102,6 +102,19 @@ def _input(job, index, work):
     if index == 0 or _drops(job, index):
         return work + layer.x
     return work + layer_of(job, index - 1).a
+
+
+@kernel
+def lies_ready(job, like):
+    """Whether rows of the caller's data can be multiplied where they lie, as elements of ``like``.
+
+    That is for rows in their order which need no conversion.
+    """
+    size = itemsize(like)
+    is_same = job.x_kind >= FIRST_FLOAT and job.x_size == size
+    is_plain = job.x_scale == 1.0 and job.x_offset == 0.0 and job.x_starts == 0 and job.order == 0
+    is_aligned = job.x % size == 0 and job.x_row % size == 0 and job.x_column == size
+    return is_same and is_plain and is_aligned
 
 
 @kernel
@@ -167,10 +180,11 @@ def compact_input(job, work, scratch, half, n, first, last):
 
 
 @kernel
-def product_forward(job, index, work, scratch, half, first, last):
+def product_forward(job, index, work, scratch, half, first, last, place):
     """One half of z = x @ w + b on rows [first, last), into its part; or all of it, into z.
 
-    Not both halves into z, which can be the activation that the step before still reads.
+    Not both halves into z, which can be the activation that the step before still reads. The first
+    layer's x is the gathered batch or, if ``place`` is not -1, the data from that row on.
     """
     layer = layer_of(job, index)
     params, zeros = pointer(job.params, work), pointer(job.zeros, work)
@@ -178,7 +192,9 @@ def product_forward(job, index, work, scratch, half, first, last):
     out = work + (layer.parts + half * layer.part if is_split(layer) else layer.z)
     top = 0 if half == 0 else layer.middle
     bottom = layer.middle if half == 0 else layer.n_in
-    k, x = bottom - top, _input(job, index, work)
+    k, x, ld_x = bottom - top, _input(job, index, work), layer.ld_x
+    if index == 0 and place >= 0:
+        x, ld_x = pointer(job.x + place * job.x_row, work), job.x_row // itemsize(work)
     w = params + (layer.w + top * layer.ld_w)
     columns = _columns(job, index, scratch, half)
     if columns != 0:
@@ -190,8 +206,8 @@ def product_forward(job, index, work, scratch, half, first, last):
         layer.ld_a,
         zeros if half == 0 and is_split(layer) else bias,
         0,
-        x + (first * layer.ld_x + top),
-        layer.ld_x,
+        x + (first * ld_x + top),
+        ld_x,
         w,
         layer.ld_w,
         last - first,
@@ -201,6 +217,22 @@ def product_forward(job, index, work, scratch, half, first, last):
         columns,
         job.stop,
     )
+
+
+@kernel
+def products_are_finite(job, work, n):
+    """Whether the products of ``n`` rows with the first layer's weights are finite.
+
+    Those with the first unit's will do: no sum with an infinite or NaN term is finite.
+    """
+    layer = layer_of(job, 0)
+    out = work + (layer.parts if is_split(layer) else layer.z)
+    seen = out[0] - out[0]
+    for i in range(0, n * layer.ld_a, layer.ld_a):
+        seen += out[i] - out[i]
+        if is_split(layer):
+            seen += out[layer.part + i] - out[layer.part + i]
+    return seen == 0.0
 
 
 @kernel

@@ -46,10 +46,12 @@ from fastbackprop._kernels.dense import (
     input_backward,
     is_split,
     layer_of,
+    lies_ready,
     mark_input,
     own_inputs,
     penalize,
     product_forward,
+    products_are_finite,
     weight_gradients,
 )
 from fastbackprop._kernels.gather import gather_rows, gather_targets
@@ -143,10 +145,11 @@ def _half_rows(n, threads, thread, half):
 
 
 @kernel
-def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_only):
-    """The network on the ``n`` gathered rows, of which [first, last) are this thread's own.
+def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_only, place):
+    """The network on ``n`` rows, of which [first, last) are this thread's own.
 
-    Returns the count that ends the next barrier.
+    They are gathered or, if ``place`` is not -1, lie in the data from that row on. Returns the
+    count that ends the next barrier.
     """
     for index in range(job.n_layers):
         n_out = layer_of(job, index).n_out
@@ -155,7 +158,7 @@ def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_
         if index < job.by_inputs:
             for half in range(2):
                 begin, end = _half_rows(n, job.threads, thread, half)
-                product_forward(job, index, work, scratch, half, begin, end)
+                product_forward(job, index, work, scratch, half, begin, end, place)
             arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
             if index + 1 < job.by_inputs:
                 top, bottom = 0, n
@@ -165,9 +168,11 @@ def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_
                 break
             end = min(bottom, begin + _PIECE_ROWS)
             if index >= job.by_inputs:
-                product_forward(job, index, work, scratch, 0, begin, end)
+                product_forward(job, index, work, scratch, 0, begin, end, place)
                 if is_split(layer_of(job, index)):
-                    product_forward(job, index, work, scratch, 1, begin, end)
+                    product_forward(job, index, work, scratch, 1, begin, end, place)
+                if index == 0 and place >= 0:
+                    _look_at_rows(job, work, n, place)
             finish_output(
                 job, index, work, begin, end, left, min(right, n_out), is_last and logits_only
             )
@@ -176,6 +181,18 @@ def _forward(job, work, scratch, step, thread, first, last, n, arrivals, logits_
         if index + 1 < job.by_inputs and job.threads > 2:
             arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
     return arrivals
+
+
+@kernel
+def _look_at_rows(job, work, n, begin):
+    """Report that ``n`` rows which were multiplied where they lie are not all finite.
+
+    Products can also overflow, so that the rows are looked at where these are not finite.
+    """
+    if not products_are_finite(job, work, n):
+        width = layer_of(job, 0).n_in + 1
+        if not _gather(job, work, 0, 0, n, begin, 0, width):
+            pointer(job.stop, np.int64(0))[3] = 1
 
 
 @kernel
@@ -357,7 +374,7 @@ def _chunk(job, work, scratch, chunk, chunks, n, begin, total_weight):
         rows, place = min(BLOCK_ROWS, last - top), begin + top
         finite &= _gather(job, work, 0, 0, rows, place, 0, head.n_in + 1)
         gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, 0, rows, place)
-        _forward(job, work, scratch, 0, 0, 0, rows, rows, 0, _is_fused(job.loss))
+        _forward(job, work, scratch, 0, 0, 0, rows, rows, 0, _is_fused(job.loss), -1)
         _losses(job, work, 0, rows, place, total_weight, top)
         _backward_by_rows(job, work, scratch, 0, 0, rows)
         for index in range(job.n_layers):
@@ -408,7 +425,7 @@ def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
     else:
         finite = _gather_pieces(job, work, step, first, last, begin, 0, head.n_in + 1)
     arrivals = _forward(
-        job, work, scratch, step, thread, first, last, n, arrivals, _is_fused(job.loss)
+        job, work, scratch, step, thread, first, last, n, arrivals, _is_fused(job.loss), -1
     )
     for piece in range(first, last, _PIECE_ROWS):
         if is_stopped(job.stop):
@@ -485,23 +502,28 @@ def _train(job, work, scratch, thread):
 def _evaluate(job, work, scratch, thread):
     """Outputs, or losses and scores, of rows [first, last) of the data, in blocks of rows.
 
-    The blocks are shared among ``job.threads`` threads, each with a workspace of its own.
+    The blocks are shared among ``job.threads`` threads, each with a workspace of its own. Rows that
+    need no conversion stay where they are: to copy them took a sixth of the time of 784-128-10.
     """
     outputs = pointer(job.outputs, work)
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     first, last = share(job.last - job.first, BLOCK_ROWS, job.threads, thread)
     stop = pointer(job.stop, np.int64(0))
+    in_place = lies_ready(job, work[0])
     for begin in range(job.first + first, job.first + last, BLOCK_ROWS):
         if atomic_load(stop) != 0:
             break
         n = min(BLOCK_ROWS, job.first + last - begin)
-        if not _gather(job, work, 0, 0, n, begin, 0, head.n_in + 1):
-            stop[3] = 1
-        if _looks_for_zeros(job, scratch):
+        looks, place = _looks_for_zeros(job, scratch), begin
+        if looks or not in_place:
+            place = -1
+            if not _gather(job, work, 0, 0, n, begin, 0, head.n_in + 1):
+                stop[3] = 1
+        if looks:
             mark_input(job, work, n, 0, head.n_in + 1)
             _leave_zeros_out(job, work, scratch, n, 0, 1)
         logits_only = job.outputs == 0 and _is_fused(job.loss)
-        _forward(job, work, scratch, 0, 0, 0, n, n, 0, logits_only)
+        _forward(job, work, scratch, 0, 0, 0, n, n, 0, logits_only, place)
         if job.outputs == 0:
             gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, 0, n, begin)
             _losses(job, work, 0, n, begin, 1.0, begin)

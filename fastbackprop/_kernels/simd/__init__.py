@@ -45,6 +45,7 @@ from fastbackprop._kernels.simd.machine import (
 )
 from fastbackprop._kernels.simd.memory import (
     ELEMENT_TYPES,
+    FIRST_FLOAT,
     address_of,
     broadcast,
     fill,
@@ -70,6 +71,7 @@ from fastbackprop._kernels.simd.types import Pointer, Tile, Vector
 
 __all__ = [
     "ELEMENT_TYPES",
+    "FIRST_FLOAT",
     "Pointer",
     "Tile",
     "Vector",

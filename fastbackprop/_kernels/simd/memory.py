@@ -156,6 +156,7 @@ ELEMENT_TYPES: tuple[Any, ...] = (
     types.float32,
     types.float64,
 )
+FIRST_FLOAT = ELEMENT_TYPES.index(types.float32)
 
 
 @intrinsic
