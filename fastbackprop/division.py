@@ -99,9 +99,14 @@ _FLOPS_A_ROW = 3000
 _STORED_ROWS = 256
 
 
+def short_rows(plan: Plan) -> int:
+    """The most rows that a call can take without leaving the caller's thread free for Ctrl-C."""
+    return int(_LONG_CALL / (plan.flops(1) + _FLOPS_A_ROW))
+
+
 def is_long(plan: Plan, rows: int) -> bool:
     """Whether a call on so many rows must leave the caller's thread free for Ctrl-C."""
-    return plan.flops(rows) + _FLOPS_A_ROW * rows > _LONG_CALL
+    return rows > short_rows(plan)
 
 
 def has_long_updates(plan: Plan, rows: int) -> bool:

@@ -15,14 +15,14 @@ from fastbackprop.data import (
     input_fields,
     refuse_values,
 )
-from fastbackprop.division import call_threads, is_long
+from fastbackprop.division import call_threads, is_long, short_rows
 from fastbackprop.job import Job, compile_kernels
 from fastbackprop.plan import Array
 from fastbackprop.probe import Probe, point_at
 from fastbackprop.state import State
 from fastbackprop.team import run_together
 
-# Rows that are copied for a call, rather than pointed to, which takes longer for so few.
+# Rows of so many bytes are copied for a call; to have the kernel read them in place takes longer.
 _STAGED_BYTES = 64 * 1024
 
 _NO_TARGETS = Targets(None, None, SCORE_NONE)
@@ -84,42 +84,43 @@ class _FewRows:
 
     def __init__(self, state: State, element: np.dtype[Any]) -> None:
         plan = state.plan
-        self._x = np.zeros((_few(plan.n_in * element.itemsize), plan.n_in), element)
-        self._outputs = np.zeros((len(self._x), plan.n_out), plan.dtype)
+        self.most_rows = min(
+            BLOCK_ROWS, _STAGED_BYTES // (plan.n_in * element.itemsize), short_rows(plan)
+        )
+        self._x = np.zeros((self.most_rows, plan.n_in), element)
+        self._outputs = np.zeros((self.most_rows, plan.n_out), plan.dtype)
         self._job = Job(plan, state.params)
         self._job.point(x=self._x, outputs=self._outputs)
         self._job.set(evaluates=1, **input_fields(self._x))
-        self._job.reserve(plan, len(self._x), 1, shared=False)
+        self._job.reserve(plan, self.most_rows, 1, shared=False)
         self.n_bytes = self._job.n_bytes
+        self._take(self.most_rows)
+        self._job.begin()  # once, since a call that ends by an error is not used again
         compile_kernels(plan.dtype)
 
-    def __call__(self, X: Array) -> Array:
-        n = len(X)
-        self._x[:n] = X
+    def _take(self, n: int) -> None:
+        """Expect ``n`` rows from now on."""
+        self._rows, self._results = self._x[:n], self._outputs[:n]
         self._job.set(n=n, last=n)
-        self._job.begin()
+
+    def __call__(self, X: Array) -> Array:
+        if len(X) != len(self._rows):
+            self._take(len(X))
+        self._rows[...] = X
         self._job.run(0)
         if self._job.met_bad_row:
             refuse_values(X, self._job.dtype)
-        return self._outputs[:n].copy()
-
-
-def _few(row_bytes: int) -> int:
-    """How many rows are copied to where a prepared call expects them: 64 KiB, at most a block."""
-    return min(BLOCK_ROWS, _STAGED_BYTES // row_bytes)
+        return np.array(self._results)
 
 
 def outputs(state: State, X: Array | CompressedRows, threads: int | None = None) -> Array:
     """The network's outputs, (n, n_out)."""
-    if (
-        not isinstance(X, CompressedRows)
-        and len(X) <= _few(X.shape[1] * X.itemsize)
-        and not is_long(state.plan, len(X))
-    ):
+    if isinstance(X, np.ndarray) and X.nbytes <= _STAGED_BYTES:
         call = state.idle.take(X.dtype) or _FewRows(state, X.dtype)
-        result = call(X)
+        result = call(X) if len(X) <= call.most_rows else None
         state.idle.keep(X.dtype, call, call.n_bytes)
-        return result
+        if result is not None:
+            return result
     result = np.empty((len(X), state.plan.n_out), state.plan.dtype)
     _run_over_rows(state, TrainingData(X, _NO_TARGETS, None), threads, outputs=result)
     return result

@@ -165,7 +165,7 @@ class Job:
     @property
     def met_bad_row(self) -> bool:
         """Whether the last call ended at a row of X that is not finite."""
-        return bool(self._stop[3])
+        return bool(self._stop.item(3))
 
     @property
     def has_run_first(self) -> bool:
@@ -173,7 +173,7 @@ class Job:
 
         An exception between two lines of the caller's cannot come between the part and this.
         """
-        return bool(self._stop[4])
+        return bool(self._stop.item(4))
 
     def run(self, thread: int) -> None:
         """One thread's part of the work."""
@@ -181,8 +181,8 @@ class Job:
 
     def begin(self) -> None:
         """Make the barrier and the stop request ready for the next call of a team."""
-        self._stop[:] = 0
-        self._barrier[0] = 0
+        self._stop.fill(0)
+        self._barrier.fill(0)
 
     def request_stop(self) -> None:
         """Ask the team to return at once, and to drop the step that it is in."""

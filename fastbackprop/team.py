@@ -160,6 +160,13 @@ class Team:
             raise failure
 
 
+def _run_here(job: Job) -> None:
+    """Run a job of one thread in the caller's."""
+    compile_kernels(job.dtype)
+    job.begin()
+    job.run(0)
+
+
 def _wait_for_start(workers: list[threading.Thread]) -> None:
     """Wait for threads whose start was interrupted, and may be about to come to life."""
     deadline = time.monotonic() + 0.1
@@ -176,9 +183,7 @@ def run_together(job: Job, threads: int, *, background: bool) -> None:
         After Ctrl-C, as from `Team.run`.
     """
     if threads == 1 and not background:  # nothing to start, in the microseconds of a small step
-        compile_kernels(job.dtype)
-        job.begin()
-        job.run(0)
+        _run_here(job)
         return
     team = Team(threads, background=background)
     try:

@@ -96,11 +96,15 @@ def moved(job, side):
 
 def guard(side):
     """Move the arrays of all calls of kernels from now on."""
-    run_team, run_few = team.Team.run, inference._FewRows.__call__
+    run_team, run_here, run_few = team.Team.run, team._run_here, inference._FewRows.__call__
 
     def run(self, job):
         with moved(job, side):
             run_team(self, job)
+
+    def run_alone(job):
+        with moved(job, side):
+            run_here(job)
 
     def call(self, X):
         # The rows are copied to where the job has them, so the job must be moved for good.
@@ -108,9 +112,10 @@ def guard(side):
             self._guard = moved(self._job, side)
             self._guard.__enter__()
             self._x, self._outputs = (self._job._alive[name] for name in ("x", "outputs"))
+            self._take(len(X))
         return run_few(self, X)
 
-    team.Team.run, inference._FewRows.__call__ = run, call
+    team.Team.run, team._run_here, inference._FewRows.__call__ = run, run_alone, call
 
 
 # ----------------------------------------------------------------------------------------- cases

@@ -10,7 +10,15 @@ import numpy as np
 
 from fastbackprop._kernels.columns import FIRST_RUN, RUNS, next_columns
 from fastbackprop._kernels.jit import kernel
-from fastbackprop._kernels.micro import MR, NV, copy_rows, panel_product, transpose_block
+from fastbackprop._kernels.micro import (
+    MR,
+    NV,
+    ROW_NV,
+    copy_rows,
+    panel_product,
+    row_product,
+    transpose_block,
+)
 from fastbackprop._kernels.simd import fill, itemsize, lanes, load, pointer, store
 from fastbackprop._kernels.team import is_stopped
 
@@ -72,7 +80,14 @@ def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, colum
     pack = columns != 0 or (m >= _PACK_ROWS and ld_b * itemsize(b) >= _PACK_STRIDE)
     ld = NV * lanes(b)
     if not pack or k == 0 or m == 0:
-        for j in range(0, n, ld):
+        done = 0
+        if m == 1:
+            width = ROW_NV * lanes(b)
+            # All vectors are whole, the last one with padding.
+            done = (n + lanes(b) - 1) // width * width
+            for j in range(0, done, width):
+                row_product(out + j, start + j, a, b + j, ld_b, k)
+        for j in range(done, n, ld):
             if is_stopped(stop):
                 return
             vectors = panel_vectors(n, j, b)
