@@ -5,6 +5,7 @@ import pytest
 from comparison import bits
 
 import fastbackprop as fb
+from fastbackprop import inference
 
 N, SIZE = 23, 5
 
@@ -124,3 +125,74 @@ def test_validation_data_is_checked(wrong):
     net, X, y, _ = problem()
     with pytest.raises(TypeError, match="validation_data must be"):
         net.fit(X, y, validation_data=wrong, verbose=0)
+
+
+# ------------------------------------------------------------------ rows used where they lie
+
+SIZES = [[4, 32, 2], [100, 9, 3], [300, 140, 3]]  # no look for zeros, one, sums in halves
+N_ROWS = 200  # several blocks
+
+
+def network_and_rows(sizes, dtype, **options):
+    rng = np.random.default_rng(0)
+    chain = [fb.Dense(sizes[0], sizes[1], "sigmoid"), fb.Dense(sizes[1], sizes[2])]
+    net = fb.Network(chain, loss="mse", random_state=0, dtype=dtype, **options)
+    return net, rng.standard_normal((N_ROWS, sizes[0])).astype(dtype)
+
+
+def layouts(X, folder):
+    """The same rows in memory of other kinds, which need no conversion either."""
+    n, n_in = X.shape
+    np.save(folder / "X.npy", X)
+    apart = np.full((2 * n, n_in + 3), np.nan, X.dtype)
+    apart[::2, 1 : n_in + 1] = X
+    odd = np.zeros(X.nbytes + 1, np.uint8)[1:].view(X.dtype).reshape(X.shape)
+    odd[...] = X
+    return {
+        "contiguous": X,
+        "memmap": np.load(folder / "X.npy", mmap_mode="r"),
+        "apart": apart[::2, 1 : n_in + 1],
+        "from the last": X[::-1].copy()[::-1],
+        "unaligned": odd,
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_rows_that_need_no_conversion(sizes, dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "_STAGED_BYTES", 0)
+    net, X = network_and_rows(sizes, dtype)
+    X[64:128, ::3] = 0  # of which columns are left out in a block that is looked at
+    expected = net.predict(np.asfortranarray(X))
+    y = expected + 1
+    loss = net.loss(np.asfortranarray(X), y)
+    for name, rows in layouts(X, tmp_path).items():
+        np.testing.assert_array_equal(net.predict(rows), expected, err_msg=name)
+        assert net.loss(rows, y) == loss, name
+    same = net.predict(np.broadcast_to(X[0], X.shape))
+    np.testing.assert_array_equal(same, np.repeat(expected[:1], N_ROWS, axis=0))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_value_that_is_not_finite_in_rows_used_in_place(sizes, bad, monkeypatch):
+    monkeypatch.setattr(inference, "_STAGED_BYTES", 0)
+    net, X = network_and_rows(sizes, "float32")
+    net.weights[0][sizes[0] - 1] = 0  # infinity times zero is NaN
+    for row, column in [(0, 0), (63, sizes[0] - 1), (64, sizes[0] // 2), (N_ROWS - 1, 1)]:
+        spoiled = X.copy()
+        spoiled[row, column] = bad
+        with pytest.raises(ValueError, match=rf"contains {bad} at \[{row}, {column}\]"):
+            net.predict(spoiled)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_products_that_overflow_are_no_bad_rows(sizes, monkeypatch):
+    monkeypatch.setattr(inference, "_STAGED_BYTES", 0)
+    net, X = network_and_rows(sizes, "float32")
+    net.weights[0][...] = 1e38
+    X[...] = 1e38
+    with np.errstate(over="ignore"):
+        expected = net.predict(np.asfortranarray(X))
+    np.testing.assert_array_equal(net.predict(X), expected)
+    assert np.isfinite(expected).all()

@@ -11,7 +11,7 @@ from kernel_harness import padded as whole_vectors
 
 from fastbackprop._kernels import gemm as kernels
 from fastbackprop._kernels.gemm import KC, PANEL_BYTES
-from fastbackprop._kernels.micro import MR, NV, panel_product, transpose_block
+from fastbackprop._kernels.micro import MR, NV, ROW_NV, panel_product, transpose_block
 from fastbackprop._kernels.simd import pointer
 
 
@@ -232,7 +232,9 @@ def test_any_shape(dtype, m, n, k, extra, one_start):
 def test_same_bits_however_the_rows_are_split(dtype, product):
     """What lets any number of threads share the work: a row's sums do not depend on its company."""
     L = lanes_of(dtype)
-    for m, n, k in [(5 * MR + 3, 2 * L + 1, KC + 7), (3 * MR - 1, 5, 33), (MR, 4 * L, 2 * KC)]:
+    shapes = [(5 * MR + 3, 2 * L + 1, KC + 7), (3 * MR - 1, 5, 33), (MR, 4 * L, 2 * KC)]
+    shapes += [(MR, ROW_NV * L + edge, 33) for edge in (-L, 1 - L, 0, 1, L + 1, ROW_NV * L)]
+    for m, n, k in shapes:
         shape = Shape(m, n, k, dtype, one_start=False)
         together = product(shape)[:, :n]
         for rows in (1, 2, 3, MR - 1, MR, MR + 1, 2 * MR + 1):

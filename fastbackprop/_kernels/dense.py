@@ -41,7 +41,15 @@ from fastbackprop._kernels.gemm import (
 )
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.records import LAYER, layer_at
-from fastbackprop._kernels.simd import FIRST_FLOAT, address_of, itemsize, lanes, load, pointer, store
+from fastbackprop._kernels.simd import (
+    FIRST_FLOAT,
+    address_of,
+    itemsize,
+    lanes,
+    load,
+    pointer,
+    store,
+)
 from fastbackprop._kernels.team import share
 from fastbackprop._kernels.update import is_plain, penalize_rows, store_rows, update_rows
 

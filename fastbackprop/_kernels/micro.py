@@ -123,7 +123,7 @@ def panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, ld
 
 @kernel
 def row_product(out, start, a, b, ld_b, k):
-    """out = start + Σₚ a[p] · b[p, :] for one row of ROW_NV vectors, as `panel_product` makes it."""
+    """out = start + Σₚ a[p] · b[p, :], one row of ROW_NV vectors; as `panel_product` makes it."""
     _tiles(_1, _8, 1, out, 0, start, 0, a, 0, 1, b, ld_b, k)
 
 
