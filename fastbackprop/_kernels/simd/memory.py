@@ -164,7 +164,7 @@ def load_any(typingctx, address, kind, like):
     """A vector or a number like ``like`` of elements of any type, converted.
 
     The type is a number at run time: one function of each type would take Numba two seconds to
-    compile. In a loop it is LLVM who takes the choice out of it.
+    compile. Where it is a constant, so is the choice.
     """
     lanes, target = (like.lanes, like.dtype) if isinstance(like, Vector) else (1, like)
 
