@@ -31,7 +31,7 @@ def gather(x, dtype, *, order=None, scale=1.0, offset=0.0, begin=0, n=None):
     job["x"] = x.__array_interface__["data"][0]
     job["x_kind"] = SOURCE_TYPES.index(x.dtype.type)
     job["x_row"], job["x_column"] = x.strides
-    job["x_size"] = x.itemsize
+    job["x_size"], job["n"] = x.itemsize, len(x)
     job["x_scale"], job["x_offset"] = scale, offset
     job["order"] = address(order)
     n_in = x.shape[1]
