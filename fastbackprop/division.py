@@ -15,8 +15,8 @@ from fastbackprop.plan import Plan
 _FLOPS_A_SECOND = 95e9
 _SECONDS_A_BYTE = 0.18e-9
 
-# What a row costs besides its products: to fetch it, activations, loss. 4-32-32-2 forward took 39 ns
-# a row, of which products at that rate would be 26.
+# What a row costs besides its products: to fetch it, activations, loss. 4-32-32-2 forward took
+# 39 ns a row, of which products at that rate would be 26.
 _SECONDS_A_ROW = 40e-9
 
 # A barrier itself takes half a microsecond. But where others share the machine, the later of two

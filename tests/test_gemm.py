@@ -10,7 +10,7 @@ from kernel_harness import DTYPES, Memory, address, assert_same_bits, each_dtype
 from kernel_harness import padded as whole_vectors
 
 from fastbackprop._kernels import gemm as kernels
-from fastbackprop._kernels.gemm import KC, PANEL_BYTES
+from fastbackprop._kernels.gemm import KC, PACKED_BYTES
 from fastbackprop._kernels.micro import MR, NV, ROW_NV, panel_product, transpose_block
 from fastbackprop._kernels.simd import pointer
 
@@ -23,10 +23,10 @@ def _panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, l
 
 
 @jit
-def _gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, like):
+def _gemm(out, ld_out, start, ld_start, a, ld_a, is_padded, b, ld_b, m, n, k, scratch, like):
     out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
     a, b = pointer(a, like), pointer(b, like)
-    kernels.gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, 0, 0)
+    kernels.gemm(out, ld_out, start, ld_start, a, ld_a, is_padded, b, ld_b, m, n, k, scratch, 0, 0)
 
 
 @jit
@@ -91,7 +91,7 @@ def gemm(shape, rows=None):
         out = memory.empty(m, shape.out_ld)
         start = memory.copy(shape.start, max(shape.start_ld, shape.columns))
         a, b = memory.copy(shape.a, shape.a_ld), memory.copy(shape.b, shape.b_ld)
-        scratch = memory.empty(PANEL_BYTES // out.itemsize)
+        scratch = memory.empty(PACKED_BYTES // out.itemsize)
         for i in range(0, m, rows or max(m, 1)):
             _gemm(
                 address(out[i:]),
@@ -100,6 +100,7 @@ def gemm(shape, rows=None):
                 shape.start_ld,
                 address(a[i:]),
                 shape.a_ld,
+                shape.a_ld >= whole_vectors(shape.k, dtype),
                 address(b),
                 shape.b_ld,
                 min(rows or m, m - i),
@@ -118,15 +119,16 @@ def gemm_transposed(shape, rows=None):
         out = memory.empty(m, shape.out_ld)
         zeros = memory.copy(np.zeros(max(NV * lanes_of(dtype), shape.columns)))
         ld_b = whole_vectors(shape.k, dtype) + shape.b_ld - shape.columns
-        a, b = memory.copy(shape.a, shape.a_ld), memory.copy(shape.b.T, ld_b)
-        scratch = memory.empty(PANEL_BYTES // out.itemsize)
+        ld_a = whole_vectors(shape.a_ld, dtype)
+        a, b = memory.copy(shape.a, ld_a), memory.copy(shape.b.T, ld_b)
+        scratch = memory.empty(PACKED_BYTES // out.itemsize)
         for i in range(0, m, rows or max(m, 1)):
             _gemm_transposed(
                 address(out[i:]),
                 shape.out_ld,
                 address(zeros),
                 address(a[i:]),
-                shape.a_ld,
+                ld_a,
                 address(b),
                 ld_b,
                 min(rows or m, m - i),
@@ -148,7 +150,7 @@ def add_outer_products(shape, rows=None):
         w, dz = memory.copy(shape.start, shape.out_ld), memory.copy(shape.b, shape.b_ld)
         x = memory.copy(shape.a.T, m + 3)
         w[:, shape.n : shape.columns] = dz[:, shape.n : shape.columns] = 0
-        scratch = memory.empty(PANEL_BYTES // w.itemsize)
+        scratch = memory.empty(PACKED_BYTES // w.itemsize)
         for i in range(0, m, rows or max(m, 1)):
             _add_outer_products(
                 address(w[i:]),
@@ -253,6 +255,19 @@ def test_rows_far_apart_and_many_of_them(dtype, product):
 
 
 @each_dtype
+@pytest.mark.parametrize("product", [gemm, gemm_transposed])
+def test_both_matrices_packed(dtype, product):
+    """Blocks of rows, of columns and of the sum, with what is left over of each; the same bits."""
+    width, page = NV * lanes_of(dtype), 4096 // np.dtype(dtype).itemsize
+    for m, n in [(32, 8 * width), (8 * width + 5, 8 * width + 1), (16 * width + 1, 17 * width - 3)]:
+        for k in (KC, 2 * KC + 3):
+            shape = Shape(m, n, k, dtype, extra=page)
+            together = product(shape)
+            shape.assert_close(together, shape.start if product is gemm else np.zeros((1, n)))
+            assert_same_bits(product(shape, 31)[:, :n], together[:, :n])
+
+
+@each_dtype
 @pytest.mark.parametrize("vectors", [1, 2])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_panel_product(dtype, vectors, transposed):
@@ -290,17 +305,19 @@ def test_rows_of_products_fit_into_the_scratch_memory(dtype):
         rows = _product_rows(ld, k, 0, dtype(0))
         assert rows >= MR
         assert rows % MR == 0
-        assert PANEL_BYTES + rows * ld * itemsize <= kernels.scratch_bytes(ld * itemsize)
+        assert PACKED_BYTES + rows * ld * itemsize <= kernels.scratch_bytes(ld * itemsize)
 
 
 @each_dtype
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("goes_on", [False, True])
-def test_outer_products(dtype, goes_on):
+def test_outer_products(dtype, goes_on, apart):
     L = lanes_of(dtype)
+    extra = 4096 // np.dtype(dtype).itemsize if apart else L
     for m, n, k in itertools.product(
-        (1, MR, NV * L, 3 * L), (1, NV * L, 2 * NV * L + 1), (1, 9, KC, KC + 1)
+        (1, MR, NV * L, 3 * L, 8 * NV * L + 3), (1, NV * L, 2 * NV * L + 1), (1, 9, KC, KC + 1)
     ):
-        shape = Shape(m, n, k, dtype, extra=L, one_start=not goes_on)
+        shape = Shape(m, n, k, dtype, extra=extra, one_start=not goes_on)
         with Memory(dtype) as memory:
             out, ld = memory.empty(m, shape.out_ld), shape.out_ld
             start = out if goes_on else memory.copy(shape.start, shape.out_ld)
@@ -308,7 +325,7 @@ def test_outer_products(dtype, goes_on):
                 out[:, :n] = shape.start
             x = memory.copy(shape.a.T, whole_vectors(m, dtype) + NV * L)
             dz = memory.copy(shape.b, shape.b_ld)
-            scratch = memory.empty(PANEL_BYTES // out.itemsize)
+            scratch = memory.empty(PACKED_BYTES // out.itemsize)
             _outer_products(
                 address(out),
                 ld,

@@ -32,7 +32,7 @@ from fastbackprop._kernels.columns import (
 )
 from fastbackprop._kernels.dropout import dropout, dropout_key
 from fastbackprop._kernels.gemm import (
-    PANEL_BYTES,
+    PACKED_BYTES,
     add_outer_products,
     gemm,
     gemm_transposed,
@@ -216,6 +216,7 @@ def product_forward(job, index, work, scratch, half, first, last, place):
         0,
         x + (first * ld_x + top),
         ld_x,
+        index > 0 or place < 0,
         w,
         layer.ld_w,
         last - first,
@@ -366,7 +367,7 @@ def _half_gradients(
     params, zeros = pointer(job.params, work), pointer(job.zeros, work)
     slot0, slot1 = pointer(job.slot0, work), pointer(job.slot1, work)
     slot2, gradients = pointer(job.slot2, work), pointer(job.gradients, work)
-    products = scratch + PANEL_BYTES // itemsize(work)
+    products = scratch + PACKED_BYTES // itemsize(work)
     layer = layer_of(job, index)
     x, dz = _input(job, index, work), work + layer.dz
     if job.penalty == 0.0 and is_plain(code, rule):

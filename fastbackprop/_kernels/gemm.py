@@ -22,29 +22,46 @@ from fastbackprop._kernels.micro import (
 from fastbackprop._kernels.simd import fill, itemsize, lanes, load, pointer, store
 from fastbackprop._kernels.team import is_stopped
 
-# Rows of a packed panel: KC · NV vectors of 64 bytes are 32 KiB, which leaves room in a 48 KiB L1.
-KC = 256
+# Rows of a packed panel of the right matrix: KC · NV vectors of 64 bytes are 16 KiB. 256 rows leave
+# too little of a 48 KiB L1 to the left one: 512 x 512 x 512 ran at 89 % of the peak instead of 92.
+KC = 128
 
-PANEL_BYTES = KC * NV * 64
+_PANEL_BYTES = KC * NV * 64
+
+# Where both matrices are packed, so many panels of each at a time, which wait in L2.
+_LEFT_PANELS, _RIGHT_PANELS = 8, 8
+
+# What a product packs lies at the start of the scratch memory: panels of the right matrix, then
+# those of the left one.
+PACKED_BYTES = (_RIGHT_PANELS + _LEFT_PANELS) * _PANEL_BYTES
 
 # Whole rows of a product that wait in L1 for what is done with them: at least a tile's. Where the
-# other factor does not fit into L2 beside them, more rows share each pass over it, and wait in L2:
-# 1024 x 1024 x 1024 then runs at 55 % of the peak, else at 34 %.
+# other factor does not fit into L2 beside them, more rows share each pass over it, and wait in L2.
 _PRODUCT_BYTES = 16 * 1024
-_LARGE_PRODUCT_BYTES = 128 * 1024
+_LARGE_PRODUCT_BYTES = 1024 * 1024
 _LARGE_FACTOR_BYTES = 1024 * 1024
 
 
 def scratch_bytes(row_bytes: int) -> int:
-    """Scratch memory of one thread: a packed panel, and products with rows of up to this size."""
-    return PANEL_BYTES + max(_LARGE_PRODUCT_BYTES, MR * row_bytes)
+    """Scratch memory of one thread: what is packed, and products with rows of up to this size."""
+    return PACKED_BYTES + max(_LARGE_PRODUCT_BYTES, MR * row_bytes)
 
 
-# The right matrix is read in place, unless its rows are so far apart that the processor does not
-# foresee the next one, and enough rows of the left one share a copy. Packing always: 6 % slower
-# at 64 x 784 x 128, no faster at 128 x 784 x 512 while the weights are in L2.
+# How the right matrix is read: where it lies, or from packed panels of its rows, of the listed
+# ones, or of its columns. It is copied if its rows are so far apart that the processor does not
+# foresee the next one, and enough rows of the left one share a copy. Packing always: 6 % slower at
+# 64 x 784 x 128, no faster at 128 x 784 x 512 while the weights are in L2.
+_IN_PLACE, _COPIED, _LISTED, _TRANSPOSED = range(4)
 _PACK_STRIDE = 2048  # bytes
 _PACK_ROWS = 32
+
+# Rows of all panels that are copied together: each of them may begin another page of memory.
+_COPIED_ROWS = 8
+
+# The left matrix is packed, too, where each of its rows begins another page, and enough panels of
+# the right one share that: 2048 x 2048 x 2048 runs at 80 % of the peak, without at 63.
+_PACK_LEFT_STRIDE = 4096  # bytes
+_PACK_LEFT_PANELS = 8
 
 
 @kernel
@@ -55,7 +72,8 @@ def product_rows(ld, k, p):
     """
     row = ld * itemsize(p)
     if k * row > _LARGE_FACTOR_BYTES:
-        return max(MR, min(NV * lanes(p), _LARGE_PRODUCT_BYTES // row) // MR * MR)
+        most = _LEFT_PANELS * NV * lanes(p)
+        return max(MR, min(most, _LARGE_PRODUCT_BYTES // row) // MR * MR)
     return max(MR, _PRODUCT_BYTES // row // MR * MR)
 
 
@@ -66,62 +84,154 @@ def panel_vectors(n, j, p):
 
 
 @kernel
-def gemm(out, ld_out, start, ld_start, a, ld_a, b, ld_b, m, n, k, scratch, columns, stop):
+def _products(
+    out,
+    ld_out,
+    start,
+    ld_start,
+    a,
+    a_row,
+    a_k,
+    packs_left,
+    b,
+    ld_b,
+    right,
+    columns,
+    m,
+    n,
+    k,
+    scratch,
+    stop,
+):
+    """out = start + a @ b, in panels of b within blocks of k.
+
+    Element (i, p) of a is at ``a + i * a_row + p * a_k``; ``right`` says how b is read. A block's
+    columns of a stay in L2 for all panels, a panel of b in L1 for all rows.
+    """
+    ld = NV * lanes(b)
+    panels = scratch + _RIGHT_PANELS * _PANEL_BYTES // itemsize(b)
+    # Unless the left matrix is packed, all its rows go with one panel of the right one, in place.
+    block = _LEFT_PANELS * ld if packs_left else m
+    height = ld if packs_left else m
+    width = _RIGHT_PANELS * ld if packs_left else ld
+    most = KC if right != _IN_PLACE or packs_left or a_k != 1 else k
+    # Loops of while: one of range with a step divides, which here took 30 ns in all.
+    p = 0
+    while p == 0 or p < k:
+        depth = min(most, k - p)
+        source, ld_source = (start, ld_start) if p == 0 else (out, ld_out)
+        i = 0
+        while i < m:
+            bottom = min(m, i + block)
+            if packs_left:
+                _pack_left(panels, a + (i * a_row + p * a_k), a_row, a_k, depth, bottom - i)
+            first = 0
+            while first < n:
+                if is_stopped(stop):
+                    return
+                last = min(n, first + width)
+                if right != _IN_PLACE:
+                    _pack_right(scratch, b, ld_b, right, columns, p, depth, first, last)
+                for j in range(first, last, ld):
+                    panel, ld_panel = scratch + (j - first) * KC, ld
+                    if right == _IN_PLACE:
+                        panel, ld_panel = b + (p * ld_b + j), ld_b
+                    top = i
+                    while top < bottom:
+                        left, row, step = a + (top * a_row + p * a_k), a_row, a_k
+                        if packs_left:
+                            left, row, step = panels + (top - i) * KC, 1, ld
+                        panel_product(
+                            min(height, bottom - top),
+                            panel_vectors(n, j, b),
+                            out + (top * ld_out + j),
+                            ld_out,
+                            source + (top * ld_source + j),
+                            ld_source,
+                            left,
+                            row,
+                            step,
+                            panel,
+                            ld_panel,
+                            depth,
+                        )
+                        top += height
+                first += width
+            i = bottom
+        p += max(most, 1)
+
+
+@kernel
+def _pack_right(panels, b, ld_b, right, columns, p, depth, first, last):
+    """Panels of columns [first, last) of the right matrix, rows p and those after it."""
+    ld = NV * lanes(b)
+    rows = _COPIED_ROWS if right == _COPIED else depth
+    top = 0
+    while top < depth:
+        for j in range(first, last, ld):
+            panel = panels + ((j - first) * KC + top * ld)
+            vectors = panel_vectors(last, j, b)
+            if right == _COPIED:
+                _pack(panel, b + ((p + top) * ld_b + j), ld_b, min(rows, depth - top), vectors)
+            elif right == _LISTED:
+                _pack_listed(panel, b + j, ld_b, columns, p, depth, vectors)
+            else:
+                _pack_transposed(panel, b + (j * ld_b + p), ld_b, depth, min(ld, last - j), vectors)
+        top += rows
+
+
+@kernel
+def _packs_left(a, ld_a, m, n):
+    """Whether rows of the left matrix are packed: (m, k), ``n`` columns in the right one."""
+    shared = n >= _PACK_LEFT_PANELS * NV * lanes(a)
+    return shared and m >= _PACK_ROWS and ld_a * itemsize(a) >= _PACK_LEFT_STRIDE
+
+
+@kernel
+def gemm(
+    out, ld_out, start, ld_start, a, ld_a, is_padded, b, ld_b, m, n, k, scratch, columns, stop
+):
     """out = start + a @ b
 
     out   : (m, n)    overwritten, whole vectors of columns
     start : (m, n), or one row for all with ld_start 0; not ``out``
-    a     : (m, k)
+    a     : (m, k)    rows padded to whole vectors or, if not ``is_padded``, read up to k only
     b     : (k, n)    rows padded to whole vectors
 
     ``columns`` is 0, or the address of a list of k columns (see columns.py): then ``a`` has these
     only, side by side, and the rows of ``b`` that belong to them are multiplied.
     """
-    pack = columns != 0 or (m >= _PACK_ROWS and ld_b * itemsize(b) >= _PACK_STRIDE)
-    ld = NV * lanes(b)
-    if not pack or k == 0 or m == 0:
-        done = 0
-        if m == 1:
-            width = ROW_NV * lanes(b)
-            # All vectors are whole, the last one with padding.
-            done = (n + lanes(b) - 1) // width * width
-            for j in range(0, done, width):
-                row_product(out + j, start + j, a, b + j, ld_b, k)
-        for j in range(done, n, ld):
-            if is_stopped(stop):
-                return
-            vectors = panel_vectors(n, j, b)
-            panel_product(
-                m, vectors, out + j, ld_out, start + j, ld_start, a, ld_a, 1, b + j, ld_b, k
-            )
-        return
-    # Panels within blocks of k: the block's columns of a stay in L2 for all panels.
-    source, ld_source = start, ld_start
-    for p in range(0, k, KC):
-        depth = min(KC, k - p)
-        for j in range(0, n, ld):
-            if is_stopped(stop):
-                return
-            vectors = panel_vectors(n, j, b)
-            if columns != 0:
-                _pack_listed(scratch, b + j, ld_b, columns, p, depth, vectors)
-            else:
-                _pack(scratch, b + (p * ld_b + j), ld_b, depth, vectors)
-            panel_product(
-                m,
-                vectors,
-                out + j,
-                ld_out,
-                source + j,
-                ld_source,
-                a + p,
-                ld_a,
-                1,
-                scratch,
-                ld,
-                depth,
-            )
-        source, ld_source = out, ld_out
+    right = _IN_PLACE
+    if columns != 0:
+        right = _LISTED
+    elif m >= _PACK_ROWS and ld_b * itemsize(b) >= _PACK_STRIDE:
+        right = _COPIED
+    done = 0
+    if m == 1 and right == _IN_PLACE:
+        width = ROW_NV * lanes(b)
+        # All vectors are whole, the last one with padding.
+        done = (n + lanes(b) - 1) // width * width
+        for j in range(0, done, width):
+            row_product(out + j, start + j, a, b + j, ld_b, k)
+    _products(
+        out + done,
+        ld_out,
+        start + done,
+        ld_start,
+        a,
+        ld_a,
+        1,
+        is_padded and _packs_left(a, ld_a, m, n),
+        b + done,
+        ld_b,
+        right,
+        columns,
+        m,
+        n - done,
+        k,
+        scratch,
+        stop,
+    )
 
 
 @kernel
@@ -129,34 +239,30 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop
     """out = a @ b.T
 
     out : (m, n)    overwritten, whole vectors of columns; the padding is zero
-    a   : (m, k)
-    b   : (n, k)    rows padded to whole vectors
+    a   : (m, k)    b : (n, k)    rows padded to whole vectors
 
     ``b`` is transposed a panel at a time on the way into the scratch memory: a copy kept beside the
     weights would have to follow every write of theirs.
     """
-    ld = NV * lanes(b)
-    for p in range(0, k, KC):
-        depth = min(KC, k - p)
-        for j in range(0, n, ld):
-            if is_stopped(stop):
-                return
-            vectors = panel_vectors(n, j, b)
-            _pack_transposed(scratch, b + (j * ld_b + p), ld_b, depth, min(ld, n - j), vectors)
-            panel_product(
-                m,
-                vectors,
-                out + j,
-                ld_out,
-                zeros if p == 0 else out + j,
-                0 if p == 0 else ld_out,
-                a + p,
-                ld_a,
-                1,
-                scratch,
-                ld,
-                depth,
-            )
+    _products(
+        out,
+        ld_out,
+        zeros,
+        0,
+        a,
+        ld_a,
+        1,
+        _packs_left(a, ld_a, m, n),
+        b,
+        ld_b,
+        _TRANSPOSED,
+        0,
+        m,
+        n,
+        k,
+        scratch,
+        stop,
+    )
 
 
 @kernel
@@ -170,31 +276,42 @@ def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, sc
     The columns of x, each element of which lies in another line, are packed where several panels
     share the copy: 784 x 128 x 512 takes 6 % less.
     """
-    width = NV * lanes(out)
-    pack = n > 2 * width and m <= width
-    for p in range(0, k, KC):
-        if is_stopped(stop):
-            return
-        depth = min(KC, k - p)
-        left, ld_left = x + p * ld_x, ld_x
-        if pack:
-            _pack(scratch, left, ld_x, depth, 1 if m <= lanes(out) else 2)
-            left, ld_left = scratch, width
-        for j in range(0, n, width):
-            panel_product(
-                m,
-                panel_vectors(n, j, out),
-                out + j,
-                ld_out,
-                (start if p == 0 else out) + j,
-                ld_start if p == 0 else ld_out,
-                left,
-                1,
-                ld_left,
-                dz + (p * ld_dz + j),
-                ld_dz,
-                depth,
-            )
+    packs_left = n > 2 * NV * lanes(out)
+    right = _IN_PLACE
+    if m > NV * lanes(out) and ld_dz * itemsize(dz) >= _PACK_STRIDE:
+        right = _COPIED
+    _products(
+        out,
+        ld_out,
+        start,
+        ld_start,
+        x,
+        1,
+        ld_x,
+        packs_left,
+        dz,
+        ld_dz,
+        right,
+        0,
+        m,
+        n,
+        k,
+        scratch,
+        stop,
+    )
+
+
+@kernel
+def _pack_left(panels, a, a_row, a_k, depth, rows):
+    """Panels of NV vectors of rows of the left matrix, one by one: panel[p, i] = a[i, p]."""
+    ld = NV * lanes(a)
+    for i in range(0, rows, ld):
+        left = min(ld, rows - i)
+        vectors = (left + lanes(a) - 1) // lanes(a)
+        if a_row == 1:
+            _pack(panels + i * KC, a + i, a_k, depth, vectors)
+        else:
+            _pack_transposed(panels + i * KC, a + i * a_row, a_row, depth, left, vectors)
 
 
 @kernel

@@ -99,6 +99,7 @@ def products(
                 0,
                 left + first * ld_in,
                 ld_in,
+                True,
                 right,
                 ld_out,
                 rows,
