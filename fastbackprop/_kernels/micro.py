@@ -14,7 +14,8 @@ from fastbackprop._kernels.simd import (
 )
 
 # A tile of MR rows of NV vectors keeps MR · NV accumulators in registers and needs NV + 1 more. A
-# fused multiply-add takes 4 cycles and two start in each, so 8 accumulators hide its latency.
+# fused multiply-add takes 4 cycles and two start in each, so 8 accumulators hide its latency. With
+# up to 12 rows, 784 x 30 on a batch of 10 took 5 % less forward and 10 % more in the update.
 NV = 2
 MR = 8 if VECTOR_REGISTERS == 32 else 6
 
