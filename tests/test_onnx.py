@@ -266,10 +266,10 @@ class TestReading:
         assert net.layers[0] == fb.Rescaling(0.5, -0.25)
 
     def test_one_of_several_outputs(self, tmp_path):
-        """As skl2onnx writes a classifier: labels by an operator that nobody here knows."""
         nodes = [*CHAIN[:3], ("Gemm", ["a1", "W2", "B2"], "z2")]
         nodes += [("Softmax", ["z2"], "p", {"axis": 1}), ("ArgMax", ["p"], "label")]
-        path = saved(tmp_path, graph(nodes, TWO, outputs=("label", "p")))
+        model = graph(nodes, TWO, outputs=("label", "p"))
+        path = saved(tmp_path, model)
         net = fb.from_onnx(path, output="p")
         assert net.loss_function == fb.Loss("cross_entropy")
         np.testing.assert_allclose(net.predict(X).sum(axis=1), 1, atol=1e-6)
@@ -279,6 +279,66 @@ class TestReading:
             fb.from_onnx(path, output="q")
         with pytest.raises(fb.FileFormatError, match=r"node 'n5' \(ArgMax\): .* not known"):
             fb.from_onnx(path, output="label")
+        model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+        np.testing.assert_array_equal(
+            fb.from_onnx(saved(tmp_path, model)).predict(X), net.predict(X)
+        )
+
+    @pytest.mark.parametrize("names", [["no", "perhaps", "yes"], [3, 5, 7]])
+    @pytest.mark.parametrize("form", ["ZipMap", "ArrayFeatureExtractor"])
+    def test_names_of_classes(self, tmp_path, names, form):
+        kind = "strings" if isinstance(names[0], str) else "int64s"
+        nodes = [*CHAIN[:3], ("Gemm", ["a1", "W2", "B2"], "z2"), ("Softmax", ["z2"], "p")]
+        if form == "ZipMap":
+            nodes += [("ZipMap", ["p"], "y", {f"classlabels_{kind}": names})]
+        else:
+            nodes += [("Identity", ["p"], "y"), ("ArgMax", ["p"], "i")]
+            nodes += [("ArrayFeatureExtractor", ["names", "i"], "label")]
+        model = graph(
+            nodes, {**TWO, "names": np.array(names, object if kind == "strings" else "i8")}
+        )
+        model.graph.node[5].domain = "ai.onnx.ml" if form == "ZipMap" else ""
+        assert fb.from_onnx(saved(tmp_path, model)).classes == tuple(names)
+        refused(
+            tmp_path, graph([*nodes[:-1], ("ZipMap", ["p"], "y", {"c": [1, 2]})], TWO), "classes"
+        )
+
+    def test_two_classes_of_one_sigmoid(self, tmp_path):
+        nodes = [
+            ("Gemm", ["x", "w", "b"], "z"),
+            ("Sigmoid", ["z"], "p"),
+            ("Sub", ["one", "p"], "q"),
+        ]
+        nodes += [("Concat", ["q", "p"], "y", {"axis": 1})]
+        constants = {"w": W1[:, :1], "b": B1[:1], "one": [np.float32(1)]}
+        p = 1 / (1 + np.exp(-(X @ W1[:, 0] + B1[0])))
+        net = self.check(tmp_path, nodes, constants, np.stack([1 - p, p], axis=1))
+        assert net.loss_function == fb.Loss("cross_entropy")
+        for wrong in (["p", "q"], ["p", "p"], ["q", "z"]):
+            model = graph([*nodes[:3], ("Concat", wrong, "y", {"axis": 1})], constants)
+            refused(tmp_path, model, r"'n3' \(Concat\): only of 1 - p and p")
+
+    def test_softplus_with_a_limit(self, tmp_path):
+        """As the exporter of PyTorch by torch.export writes it."""
+        nodes = [("Gemm", ["x", "W1", "B1"], "z"), ("Softplus", ["z"], "s")]
+        nodes += [("Greater", ["z", "limit"], "far"), ("Where", ["far", "z", "s"], "y")]
+        expected = np.logaddexp(0, X @ W1 + B1)
+        for limit in (np.float32(20), [np.float32(20)]):
+            self.check(tmp_path, nodes, {**TWO, "limit": limit}, expected)
+        refused(
+            tmp_path, graph(nodes, {**TWO, "limit": np.float32(2)}), r"\(Greater\): only with 20"
+        )
+        constants = {**TWO, "limit": np.float32(20)}
+        for wrong in (["far", "s", "z"], ["s", "z", "s"]):
+            model = graph([*nodes[:3], ("Where", wrong, "y")], constants)
+            refused(tmp_path, model, r"\(Where\): only in softplus")
+
+    def test_a_single_output_without_its_axis(self, tmp_path):
+        nodes = [("Gemm", ["x", "w"], "z"), ("Squeeze", ["z", "axes"], "y")]
+        constants = {"w": W1[:, :1], "axes": np.array([-1])}
+        self.check(tmp_path, nodes, constants, X @ W1[:, :1])
+        refused(tmp_path, graph(nodes, {**constants, "axes": np.array([0])}), r"\(Squeeze\): only")
+        refused(tmp_path, graph(nodes, {**constants, "w": W1}), r"\(Squeeze\): only the last axis")
 
     def test_arguments(self, tmp_path):
         path = saved(tmp_path, graph(CHAIN, TWO))
@@ -290,9 +350,12 @@ class TestReading:
         with pytest.raises(FileNotFoundError):
             fb.from_onnx(tmp_path / "none")
 
+    @pytest.mark.parametrize("dynamo", [True, False])
     @pytest.mark.parametrize("bias", [True, False])
-    def test_what_pytorch_writes(self, tmp_path, bias):
+    def test_what_pytorch_writes(self, tmp_path, bias, dynamo):
         torch = pytest.importorskip("torch")
+        if dynamo:
+            pytest.importorskip("onnxscript")
         nn = torch.nn
         module = nn.Sequential(
             nn.Flatten(), nn.Linear(5, 8, bias=bias), nn.GELU(), nn.Linear(8, 6), nn.ELU(0.3)
@@ -302,18 +365,45 @@ class TestReading:
         module.extend([nn.Linear(6, 3), nn.Softmax(dim=1)]).eval()
         inputs = torch.as_tensor(X, dtype=torch.float32)
         path = tmp_path / "torch.onnx"
-        # With its default of today it needs another package.
+        options = {"external_data": False} if dynamo else {"opset_version": 17}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module, (inputs,), str(path), dynamo=False, opset_version=17, input_names=["x"]
-            )
+            torch.onnx.export(module, (inputs,), str(path), dynamo=dynamo, **options)
         net = fb.from_onnx(path)
         expected = module(inputs).detach().numpy()
         np.testing.assert_allclose(net.predict(X.astype("f4")), expected, atol=1e-6)
         assert [layer.activation.name for layer in net.layers] == [
             *("gelu", "elu", "silu", "leaky_relu", "softplus", "tanh", "sigmoid", "softmax")
         ]
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("zipmap", [True, False])
+    @pytest.mark.parametrize("kind", ["three", "two", "multilabel"])
+    def test_what_skl2onnx_writes(self, tmp_path, kind, zipmap):
+        skl2onnx = pytest.importorskip("skl2onnx")
+        from sklearn.neural_network import MLPClassifier
+
+        numbers = np.arange(len(X))
+        y = {
+            "three": np.array(["a", "b", "c"])[numbers % 3],
+            "two": np.array(["no", "yes"])[numbers % 2],
+            "multilabel": np.stack([numbers % 2, numbers % 3 == 0, numbers % 5 == 0], axis=1),
+        }[kind]
+        classifier = MLPClassifier((7, 4), max_iter=20, random_state=0).fit(X, y)
+        options = {id(classifier): {"zipmap": zipmap}} if kind != "multilabel" else {}
+        model = skl2onnx.to_onnx(classifier, X[:1].astype("f4"), options=options)
+        net = fb.from_onnx(saved(tmp_path, model))
+        np.testing.assert_allclose(net.predict(X), classifier.predict_proba(X), atol=1e-6)
+        assert net.classes == tuple(classifier.classes_.tolist())
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_a_regressor_of_skl2onnx(self, tmp_path):
+        skl2onnx = pytest.importorskip("skl2onnx")
+        from sklearn.neural_network import MLPRegressor
+
+        regressor = MLPRegressor(max_iter=20, random_state=0).fit(X, X[:, 0])
+        net = fb.from_onnx(saved(tmp_path, skl2onnx.to_onnx(regressor, X[:1].astype("f4"))))
+        np.testing.assert_allclose(net.predict(X)[:, 0], regressor.predict(X), atol=2e-6)
 
 
 def refused(folder, model, words):

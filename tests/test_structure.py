@@ -90,6 +90,8 @@ LAYOUT = [
     "exchange.formula",
     "exchange.onnx_writer",
     "exchange.onnx_values",
+    "exchange.onnx_chain",
+    "exchange.onnx_operators",
     "exchange.onnx_reader",
     "exchange.pytorch",
     "exchange.keras",

@@ -26,8 +26,8 @@ def from_onnx(
     path : str or path
         The file, with its weights inside.
     output : str, optional
-        The output of the graph to read, needed if there are several; what only others need is not
-        looked at. The probabilities of a classifier of skl2onnx are "probabilities".
+        The output of the graph to read, needed if there are several, not counting class labels;
+        what only others need is not looked at.
     loss : str or Loss, optional
         For later training and `evaluate`; ONNX holds none. cross_entropy after softmax,
         binary_cross_entropy after sigmoid, else mse. A cross-entropy after a linear output takes
@@ -38,6 +38,8 @@ def from_onnx(
     Returns
     -------
     Network
+        With the outputs of the graph; labels of a classifier of skl2onnx are its ``classes``. One
+        sigmoid p, made into the probabilities 1 − p and p, becomes a softmax of two outputs.
 
     Raises
     ------
@@ -48,8 +50,9 @@ def from_onnx(
     FileFormatError
         If it is not ONNX, is damaged, keeps weights in other files, or holds anything else than a
         chain of Gemm or MatMul + Add with the activations of fastbackprop, each as an operator or
-        as the usual small formula; a scale and an offset in front; Flatten, Reshape to rows, Cast,
-        Identity and Dropout. The message names the operator and the node.
+        as the usual small formula; a scale and an offset in front, the same for all features;
+        Flatten, Reshape to rows, Squeeze of a single output, Cast, Identity, Dropout, and ZipMap.
+        The message names the operator and the node.
     ValueError
         If the loss does not fit the output.
 
@@ -65,7 +68,10 @@ def from_onnx(
     Dense         2  softmax              8
     Inputs 4, loss cross_entropy, float32, 23 parameters (92 B)
     """
-    return Network._from_contents(assemble(onnx_reader.read(path, output), loss, dtype))
+    parts, classes = onnx_reader.read(path, output)
+    net = Network._from_contents(assemble(parts, loss, dtype))
+    net.classes = classes
+    return net
 
 
 def from_torch(
