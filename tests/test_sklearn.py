@@ -274,6 +274,50 @@ def test_errors_are_scikit_learns(name):
         )
 
 
+@each_pair
+def test_errors_in_data_are_scikit_learns(name):
+    X, y = problem("multiclass" if name == "MLPClassifier" else "regression")
+    for cls in PAIRS[name]:
+        with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+            cls(hidden_layer_sizes=(2.5,)).fit(X, y)
+    mine, theirs = PAIRS[name]
+    bad_X = [X[:, 0], X[:0], X[:50], np.where(X > 2, np.nan, X), X + 1j, X[:, :, None]]
+    bad_y = [None, y[:, None, None], np.where(y > 1, np.nan, y), y[:5]]
+    for options in ({}, {"early_stopping": True}, {"solver": "lbfgs"}):
+        for bad in [*((bad, y) for bad in bad_X), *((X, bad) for bad in bad_y)]:
+            assert error_of(mine(**options), *bad) == error_of(theirs(**options), *bad) is not None
+
+
+def error_of(estimator, X, y):
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is compared
+        estimator.fit(X, y)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@each_pair
+def test_weights_that_are_all_zero(name, solver):
+    X, y = problem("multiclass" if name == "MLPClassifier" else "regression")
+    with pytest.raises(ValueError, match="Sample weights must contain at least one non-zero"):
+        PAIRS[name][0](solver=solver).fit(X, y, np.zeros(len(X)))
+
+
+def test_targets_that_a_regressor_cannot_take():
+    X, y = problem("outputs")
+    with pytest.raises(TypeError, match="Sparse data was passed for y, but dense data is required"):
+        MLPRegressor().fit(X, scipy.sparse.csr_array(y))
+    for fitted in (MLPRegressor(max_iter=2, warm_start=True).fit(X, y), MLPRegressor()):
+        fitted.partial_fit(X, y)
+        before = fitted.predict(X)
+        goes_on = fitted.fit if fitted.warm_start else fitted.partial_fit
+        for other in (y[:, 0], y[:, :2]):
+            with pytest.raises(
+                ValueError, match=r"y has \d outputs, but MLPRegressor was .* with 3"
+            ):
+                goes_on(X, other)
+        np.testing.assert_array_equal(fitted.predict(X), before)
+
+
 def test_classes_of_later_calls():
     X, y = problem("multiclass")
     with pytest.raises(ValueError, match="warm_start can only be used where `y` has the same"):
@@ -297,6 +341,16 @@ def test_warnings_are_scikit_learns(name):
         seen.append([(w.category, str(w.message)) for w in caught])
     assert seen[0] == seen[1]
     assert ConvergenceWarning in {category for category, _ in seen[0]}
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_filter_for_scikit_learns_warnings_still_works():
+    X, y = problem("binary")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", module="sklearn")
+        MLPClassifier(max_iter=2, batch_size=1000).fit(X, y)
+    assert not caught
 
 
 def test_what_it_prints_is_scikit_learns(capsys):

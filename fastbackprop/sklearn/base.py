@@ -7,6 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from itertools import chain
 from numbers import Integral, Real
+from operator import index
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,10 @@ from fastbackprop.sklearn.holder import ACTIVATIONS, NetworkHolder, as_inputs
 from fastbackprop.sklearn.objective import Objective
 
 STOCHASTIC_SOLVERS = ("sgd", "adam")
+
+# The level of a warning in `_fit_stochastic` that names the place where scikit-learn calls `fit`:
+# a user's filter for warnings of the module sklearn goes on to hold.
+_FROM_FIT = 4
 
 
 class BaseMLP(NetworkHolder, ABC):
@@ -84,7 +89,12 @@ class BaseMLP(NetworkHolder, ABC):
 
     def _weights(self, X: Any, y: Array, sample_weight: Any) -> Array | None:
         """The weight of each row."""
-        return None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        if sample_weight is None:
+            return None
+        weights: Array = _check_sample_weight(sample_weight, X)
+        if not weights.any():  # which scikit-learn's check refuses since 1.9
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        return weights
 
     # ------------------------------------------------------------------------------------- fit
 
@@ -131,16 +141,22 @@ class BaseMLP(NetworkHolder, ABC):
         hidden = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
         if np.any(np.array(hidden) <= 0):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        hidden = [index(size) for size in hidden]
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         X, y = self._validate_input(X, y, incremental, reset=first_pass)
         sample_weight = self._weights(X, y, sample_weight)
         if y.ndim == 1:
             y = y.reshape(-1, 1)
+        if not first_pass and y.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y has {y.shape[1]} outputs, but {type(self).__name__} was fitted with "
+                f"{self.n_outputs_}, and goes on from there."
+            )
         self.n_outputs_ = y.shape[1]
         self._random_state = check_random_state(self.random_state)
         objective = self._objective()
         if first_pass:
-            self._initialize(X.shape[1], [int(size) for size in hidden], objective, X.dtype)
+            self._initialize(X.shape[1], hidden, objective, X.dtype)
         else:
             self._go_on_with(objective)
         if self.solver == "lbfgs":
@@ -213,7 +229,7 @@ class BaseMLP(NetworkHolder, ABC):
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped",
-                stacklevel=5,
+                stacklevel=_FROM_FIT + 1,
             )
         return min(int(self.batch_size), n)
 
@@ -291,10 +307,10 @@ class BaseMLP(NetworkHolder, ABC):
                             f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached "
                             "and the optimization hasn't converged yet.",
                             ConvergenceWarning,
-                            stacklevel=4,
+                            stacklevel=_FROM_FIT,
                         )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warnings.warn("Training interrupted by user.", stacklevel=_FROM_FIT)
         if self.early_stopping:
             state.plan.unpack(self._best_parameters, state.params)
         for callback in callbacks:

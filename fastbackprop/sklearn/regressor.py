@@ -6,6 +6,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
@@ -21,7 +22,7 @@ from fastbackprop.plan import Array
 from fastbackprop.sklearn.base import BaseMLP
 from fastbackprop.sklearn.objective import Objective
 
-_LOSSES = {"poisson": "poisson", "mae": "mae", "huber": "huber", "quantile": "quantile"}
+_LOSSES = ("squared_error", "poisson", "mae", "huber", "quantile")
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -139,7 +140,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions({"squared_error", *_LOSSES})],
+        "loss": [StrOptions(set(_LOSSES))],
         "delta": [Interval(Real, 0, None, closed="neither")],
         "quantile": [Interval(Real, 0, 1, closed="neither")],
     }
@@ -253,6 +254,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             dtype=(np.float64, np.float32),
             reset=reset,
         )
+        if issparse(y):
+            raise TypeError(
+                "Sparse data was passed for y, but dense data is required. Use '.toarray()' to "
+                "convert to a dense numpy array."
+            )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if self.loss == "poisson" and np.any(y < 0):
@@ -271,7 +277,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             return Objective(Loss("poisson"), Activation("exp"), n_out, n_out, self.alpha)
         self.out_activation_ = "identity"
         options = {"huber": {"delta": self.delta}, "quantile": {"quantile": self.quantile}}
-        loss = Loss(_LOSSES[self.loss], **options.get(self.loss, {}))
+        loss = Loss(self.loss, **options.get(self.loss, {}))
         return Objective(loss, Activation("identity"), n_out, 1.0, self.alpha)
 
     def _targets(self, y: Array, dtype: np.dtype[Any]) -> Targets:
