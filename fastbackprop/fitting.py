@@ -14,11 +14,11 @@ from fastbackprop import metrics as metric_specs
 from fastbackprop import optimizers
 from fastbackprop.callbacks import Callback
 from fastbackprop.class_weight import ClassWeight, checked_class_weight, weighted
-from fastbackprop.data import TrainingData, checked_data
+from fastbackprop.data import TrainingData, checked_data, checked_inputs
 from fastbackprop.metrics import Metric
 from fastbackprop.plan import Array, Plan
 from fastbackprop.shards import Shards
-from fastbackprop.sources import ArraySource, BatchSource, Check, ShardSource, Source
+from fastbackprop.sources import ArraySource, BatchSource, Check, ShardSource, Source, named
 from fastbackprop.specs import checked_size
 from fastbackprop.training import Recipe
 
@@ -92,6 +92,8 @@ def checked_source(given: Given, plan: Plan, recipe: Recipe) -> tuple[Source, So
         data = checked_data(plan, given.X, given.y, given.sample_weight)
         if isinstance(given.validation_data, float):
             data, held_back = _split(data, given.validation_data)
+            with named(f"rows {len(data.X)} and later, held back by validation_data"):
+                checked_inputs(held_back.X, plan.n_in, values_in=plan.dtype)
             validation = _in_order(held_back, plan, recipe.metrics)
         data = weighted(data, class_weight)
         if data.weights is not None and not data.weights.any():
@@ -119,7 +121,7 @@ def checked_rows(
     if y is not None:
         return _in_order(checked_data(plan, X, y, sample_weight), plan, metrics)
     _check_stream(X, sample_weight)
-    return _stream("X", X, _check_of(plan), plan.n_in)
+    return _stream("X", X, _check_of(plan, metrics=metrics), plan.n_in)
 
 
 def _in_order(data: TrainingData, plan: Plan, metrics: Sequence[Metric]) -> Source:
@@ -129,11 +131,20 @@ def _in_order(data: TrainingData, plan: Plan, metrics: Sequence[Metric]) -> Sour
     return ArraySource(data, len(data.X), shuffle=False)
 
 
-def _check_of(plan: Plan, class_weight: ClassWeight = None) -> Check:
+def _check_of(
+    plan: Plan,
+    class_weight: ClassWeight = None,
+    metrics: Sequence[Metric] = (),
+    *,
+    values: bool = False,
+) -> Check:
     """What looks at the rows of a stream as they come."""
 
     def check(*batch: Any) -> TrainingData:
-        return weighted(checked_data(plan, *batch, all_zero=True), class_weight)
+        data = checked_data(plan, *batch, all_zero=True, values=values)
+        for metric in metrics:
+            metric.check(data.targets, plan.n_out)
+        return weighted(data, class_weight)
 
     return check
 
@@ -205,14 +216,28 @@ def _validation(given: Any, plan: Plan, recipe: Recipe) -> Source | None:
     if given is None or isinstance(given, float):
         return None
     if isinstance(given, tuple | list) and len(given) in (2, 3):
-        return _in_order(checked_data(plan, *given, values=True), plan, recipe.metrics)
+        with named("validation_data"):
+            return _in_order(checked_data(plan, *given, values=True), plan, recipe.metrics)
     if not isinstance(given, Iterable) or isinstance(given, np.ndarray | str | tuple | list | dict):
         raise TypeError(
             "validation_data must be (X, y), (X, y, sample_weight), a fraction, "
             "fb.datasets.Shards or another iterable of batches that is no list, got "
             f"{type(given).__name__}"
         )
-    return _stream("validation_data", given, _check_of(plan), plan.n_in, recipe.epochs)
+    # Values, too, which the kernels would find: there only after an epoch of training.
+    beforehand = _check_of(plan, metrics=recipe.metrics, values=True)
+    source = _stream("validation_data", given, beforehand, plan.n_in, recipe.epochs)
+    if isinstance(given, Shards):
+        _look_through(source)
+        source = _stream("validation_data", given, _check_of(plan), plan.n_in)
+    return source
+
+
+def _look_through(source: Source) -> None:
+    """Read all parts once, to find what is wrong with one of them."""
+    weights = [part.data.weights for part in source.parts(seed=0, epoch=0)]
+    if not any(weight is None or weight.any() for weight in weights):
+        raise ValueError("sample_weight is 0 for every row of validation_data")
 
 
 def _split(data: TrainingData, fraction: float) -> tuple[TrainingData, TrainingData]:

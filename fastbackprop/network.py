@@ -388,8 +388,9 @@ class Network:
             Its state lives in the network and goes on in a later call with an equal one.
         validation_data : (X, y), (X, y, sample_weight), float, Shards or iterable, optional
             Evaluated after each epoch. A fraction takes that share of the rows, from the end.
-            Files of `datasets.Shards`, or batches of an iterable that is no list or tuple, are
-            looked at as they are read.
+            Files of `datasets.Shards` are all read once before training, to find what is wrong with
+            one of them. Of an iterable that is no list or tuple only the first batch is taken, and
+            looked at, before training, the others as they come.
         shuffle : bool or array of int, (n,), default True
             Whether rows are taken in a new random order in each epoch; or the order itself. Batches
             of an iterable come in its own order.

@@ -1,5 +1,7 @@
 """Measures over batches and files, one by one, are those of all rows in arrays."""
 
+import itertools
+
 import numpy as np
 import pytest
 from comparison import bits
@@ -91,6 +93,39 @@ def test_errors_name_the_batch(tmp_path):
         net.evaluate(shards(tmp_path, spoiled, y))
     with pytest.raises(ValueError, match=r"^batch 0 of validation_data: X has shape"):
         net.fit(X, y, 1, validation_data=iter(in_batches(X[:, :3], y)), verbose=0)
+    assert net._state.epoch == 0
+
+
+def test_errors_in_validation_data_are_found_before_training(tmp_path):
+    net, X, y, _ = problem()
+    before = bits(net)
+    folders = map(tmp_path.joinpath, map(str, itertools.count()))
+
+    def files(*arrays):
+        folder = next(folders)
+        folder.mkdir()
+        return shards(folder, *arrays)
+
+    spoiled = X.copy()
+    spoiled[7, 2] = np.nan
+    first = iter([(spoiled[7:], y[7:]), (X, y)])
+    none = np.zeros(len(X))
+    for validation, message in (
+        ((spoiled, y), r"^validation_data: X contains nan at \[7, 2\]"),
+        (first, r"^batch 0 of validation_data: X contains nan at \[0, 2\]"),
+        (files(spoiled, y), r"05\.npy: X contains nan at \[2, 2\]"),
+        (files(X, y + 1), r"\.npy: y\[1\] is 3; the network has 3 outputs"),
+        (files(X, y, none), r"^sample_weight is 0 for every row of validation_data"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            net.fit(X, y, 1, validation_data=validation, verbose=0)
+    # The rows that are held back are none that training would meet.
+    with pytest.raises(ValueError, match=r"^rows 7 and later, held back by .*nan at \[0, 2\]"):
+        net.fit(spoiled, y, 1, validation_data=16 / 23, verbose=0)
+    for stream in (iter(in_batches(X, y)), files(X, y)):
+        with pytest.raises(ValueError, match="the metric 'rmse' is about numbers"):
+            net.fit(X, y, 1, validation_data=stream, metrics=["rmse"], verbose=0)
+    np.testing.assert_array_equal(bits(net), before)
     assert net._state.epoch == 0
 
 
