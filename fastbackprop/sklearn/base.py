@@ -147,12 +147,13 @@ class BaseMLP(NetworkHolder, ABC):
         sample_weight = self._weights(X, y, sample_weight)
         if y.ndim == 1:
             y = y.reshape(-1, 1)
-        if not first_pass and y.shape[1] != self.n_outputs_:
+        n_outputs = y.shape[1]
+        if not first_pass and n_outputs != len(self.intercepts_[-1]):
             raise ValueError(
-                f"y has {y.shape[1]} outputs, but {type(self).__name__} was fitted with "
-                f"{self.n_outputs_}, and goes on from there."
+                f"y has {n_outputs} outputs, but {type(self).__name__} was fitted with "
+                f"{len(self.intercepts_[-1])}, and goes on from there."
             )
-        self.n_outputs_ = y.shape[1]
+        self.n_outputs_ = n_outputs
         self._random_state = check_random_state(self.random_state)
         objective = self._objective()
         if first_pass:
