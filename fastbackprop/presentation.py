@@ -40,8 +40,19 @@ def html_table(rows: Sequence[Row]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
 
 
-def new_axes() -> Any:
+def new_axes(
+    what: str = "plot", size: tuple[float, float] = (7.0, 4.5), dpi: int | None = None
+) -> Any:
     """Axes of a new figure of pyplot, which ``plt.show()`` shows.
+
+    Parameters
+    ----------
+    what : str
+        What needs matplotlib, for the error.
+    size : (float, float)
+        Inches.
+    dpi : int, optional
+        Dots an inch; as matplotlib is set unless given.
 
     Raises
     ------
@@ -52,7 +63,7 @@ def new_axes() -> Any:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            'plot needs matplotlib, which is not installed: pip install "fastbackprop[cli]"'
+            f'{what} needs matplotlib, which is not installed: pip install "fastbackprop[plots]"'
         ) from error
-    _, axes = pyplot.subplots(figsize=(7.0, 4.5), dpi=150, layout="constrained")
+    _, axes = pyplot.subplots(figsize=size, dpi=dpi, layout="constrained")
     return axes

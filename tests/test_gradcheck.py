@@ -409,7 +409,7 @@ class TestReport:
 
     def test_plot_without_matplotlib(self, failed, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-        with pytest.raises(ImportError, match=r"fastbackprop\[cli\]"):
+        with pytest.raises(ImportError, match=r"fastbackprop\[plots\]"):
             failed.plot()
 
 

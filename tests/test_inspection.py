@@ -397,7 +397,7 @@ def test_plot_of_no_gradient(pyplot):
 def test_plot_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     report = fb.diagnostics(with_units_off("relu", []), *DATA)
-    with pytest.raises(ImportError, match=r'pip install "fastbackprop\[cli\]"'):
+    with pytest.raises(ImportError, match=r'pip install "fastbackprop\[plots\]"'):
         report.plot()
 
 

@@ -154,7 +154,7 @@ class TestImages:
         (image,) = display.ax_.images
         assert image.norm.vmin == -image.norm.vmax
         np.testing.assert_array_equal(image.get_array()[:, :3], display.images[0])
-        assert display.ax_.get_title() == "first layer: weights of 2 of 5 units"
+        assert display.ax_.get_title() == "first layer: 2 of 5 units"
         with pytest.raises(ValueError, match=r"6 inputs are not a square.*image_shape"):
             make(net)
         with pytest.raises(ValueError, match="9 pixels, but there are 6"):
@@ -244,6 +244,18 @@ class TestLayers:
         )
         labels = [label.get_text() for label in display.ax_.get_xticklabels()]
         assert labels == ["0\ntanh", "1\nsoftmax"]
+        (saturated,) = display.ax_.get_legend().get_patches()
+        assert saturated.get_hatch() == "//"  # also where no bar is drawn
+
+    def test_labels_of_many_layers_stand_upright(self):
+        net = fb.Network([4, *[6] * 9, 3], "relu", "cross_entropy", random_state=0)
+        report = fb.diagnostics(net, np.eye(4), [0, 1, 2, 0])
+        for cls in (fb.plots.GradientFlowDisplay, fb.plots.ActivationDisplay):
+            display = cls.from_diagnostics(report)
+            assert fits(display)
+            labels = display.ax_.get_xticklabels()
+            assert [label.get_rotation() for label in labels] == [90] * 10
+            assert [labels[0].get_text(), labels[9].get_text()] == ["0 relu", "9 softmax"]
 
     def test_activations(self, measured):
         report = fb.diagnostics(*measured)
@@ -269,6 +281,20 @@ class TestLayers:
         assert len(lines.get_segments()) == 3 * 8 + 8 * 2
         assert [len(some.get_offsets()) for some in circles] == [3, 8, 3, 2]
         assert display.ax_.get_title() == "122 parameters, cross entropy loss"
+
+    def test_a_deep_network(self):
+        net = fb.Network([2, *[3] * 30, 1], "relu", "mse", random_state=0)
+        display = fb.plots.NetworkDisplay.from_network(net)
+        assert fits(display)
+        assert display.figure_.get_figwidth() < 11
+        shown = texts(display.ax_)
+        assert len(shown) == 9
+        assert shown[4] == "24\nmore layers"
+        assert [shown[0], shown[3], shown[5], shown[8]] == [
+            *("2\ninputs", "3\nrelu", "3\nrelu", "1\nidentity")
+        ]
+        lines = display.ax_.collections[0]
+        assert len(lines.get_segments()) == 2 * 3 + 4 * 9 + 3  # none to the columns left out
 
 
 class TestEveryDisplay:

@@ -250,7 +250,7 @@ class GradientCheckReport:
         ImportError
             If matplotlib is not installed.
         """
-        axes = new_axes() if ax is None else ax
+        axes = new_axes(dpi=150) if ax is None else ax
         groups = self._groups()
         points: dict[Verdict, list[tuple[float, float]]] = {verdict: [] for verdict in Verdict}
         for column, group in enumerate(groups.values()):

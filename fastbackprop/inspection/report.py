@@ -186,7 +186,7 @@ class Diagnostics:
         ImportError
             If matplotlib is not installed.
         """
-        ax = new_axes() if ax is None else ax
+        ax = new_axes(dpi=150) if ax is None else ax
         from matplotlib.ticker import MaxNLocator
 
         ax.set_yscale("log")
@@ -203,6 +203,8 @@ class Diagnostics:
 
     def _draw_fractions(self, ax: Any) -> None:
         """Bars behind the lines of `ax`, on an axis of their own; then the legend of both."""
+        from matplotlib.patches import Patch
+
         legend = list(ax.get_lines())
         behind = None
         for attribute, style in _BARS.items():
@@ -211,7 +213,8 @@ class Diagnostics:
                 continue
             behind = behind or ax.twinx()
             bars = {i: 100 * fraction for i, fraction in enumerate(fractions) if fraction}
-            legend.append(behind.bar(list(bars), list(bars.values()), width=0.5, **style))
+            behind.bar(list(bars), list(bars.values()), width=0.5, **style)
+            legend.append(Patch(**style))  # also where no bar is drawn
         if behind is not None:
             behind.set_ylim(0, 100)
             behind.set_ylabel("units dead, outputs saturated (%)")

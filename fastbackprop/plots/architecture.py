@@ -17,6 +17,9 @@ from fastbackprop.specs import checked_size
 # Circles of a layer with more units, half of them on each side of an ellipsis.
 _MOST_CIRCLES = 8
 
+# Layers of a deeper network are drawn on each side of an ellipsis.
+_MOST_COLUMNS = 9
+
 
 class WeightsDisplay(Display):
     """The weights of the first layer, those of each unit as an image of the inputs.
@@ -84,7 +87,7 @@ class WeightsDisplay(Display):
         ax.set_facecolor("#BBBBBB")
         ax.set(xticks=[], yticks=[])
         some = f"{n} of {self.n_units}" if n < self.n_units else str(n)
-        ax.set_title(f"first layer: weights of {some} units")
+        ax.set_title(f"first layer: {some} units")
         self.figure_.colorbar(image, ax=ax, label="weight", extend="both", shrink=0.8)
         return self
 
@@ -107,7 +110,7 @@ class NetworkDisplay(Display):
 
     @classmethod
     def from_network(cls, net: Network, *, ax: Any = None) -> NetworkDisplay:
-        """Draw a network; of layers of more than 8 units, only the first and last ones.
+        """Draw a network: of more than 9 layers, or 8 units in one, only the first and last ones.
 
         Examples
         --------
@@ -125,12 +128,13 @@ class NetworkDisplay(Display):
 
     def plot(self, ax: Any = None) -> NetworkDisplay:
         """Draw, on ``ax`` or a new figure."""
-        ax = self._begin(ax, (1.2 + 1.5 * len(self.sizes), 3.4))
+        columns = _columns(len(self.sizes))
+        ax = self._begin(ax, (1.2 + min(1.5 * len(columns), 9.0), 3.4))
         from matplotlib.collections import LineCollection
 
         ax.set_axis_off()
         ax.set_title(self.title)
-        places = [_places(size) for size in self.sizes]
+        places = [[] if layer is None else _places(self.sizes[layer]) for layer in columns]
         lines = [
             [(i, a), (i + 1, b)]
             for i, (left, right) in enumerate(pairwise(places))
@@ -138,18 +142,34 @@ class NetworkDisplay(Display):
             for b in right
         ]
         ax.add_collection(LineCollection(lines, colors="#BBBBBB", linewidths=0.5, zorder=1))
-        last = len(self.sizes) - 1
-        for i, (size, heights, label) in enumerate(
-            zip(self.sizes, places, self.labels, strict=True)
-        ):
-            colour = "#888888" if i == 0 else COLOURS[1] if i == last else COLOURS[0]
-            ax.scatter([i] * len(heights), heights, s=110, color=colour, zorder=2)
-            if size > len(heights):
-                ax.scatter([i] * 3, [-0.3, 0.0, 0.3], s=5, color="black", zorder=2)
+        for i, (layer, heights) in enumerate(zip(columns, places, strict=True)):
+            if layer is None:
+                ax.scatter([i - 0.2, i, i + 0.2], [0.0] * 3, s=5, color="black")
+                label = f"{len(self.sizes) - len(columns) + 1}\nmore layers"
+            else:
+                self._draw_layer(ax, i, layer, heights)
+                label = self.labels[layer]
             ax.text(i, -_MOST_CIRCLES / 2 - 0.9, label, ha="center", va="top")
-        ax.set_xlim(-0.5, last + 0.5)
+        ax.set_xlim(-0.5, len(columns) - 0.5)
         ax.set_ylim(-_MOST_CIRCLES / 2 - 3.4, _MOST_CIRCLES / 2 + 0.6)
         return self
+
+    def _draw_layer(self, ax: Any, x: int, layer: int, heights: list[float]) -> None:
+        """The circles of a layer, one above the other."""
+        is_last = layer == len(self.sizes) - 1
+        colour = "#888888" if layer == 0 else COLOURS[1] if is_last else COLOURS[0]
+        ax.scatter([x] * len(heights), heights, s=110, color=colour, zorder=2)
+        if self.sizes[layer] > len(heights):
+            ax.scatter([x] * 3, [-0.3, 0.0, 0.3], s=5, color="black", zorder=2)
+
+
+def _columns(n_layers: int) -> list[int | None]:
+    """Which layer each column shows; None stands for those of a deep network in between."""
+    layers: list[int | None] = list(range(n_layers))
+    if n_layers <= _MOST_COLUMNS:
+        return layers
+    half = _MOST_COLUMNS // 2
+    return [*layers[:half], None, *layers[-half:]]
 
 
 def _places(size: int) -> list[float]:

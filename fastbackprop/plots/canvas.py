@@ -10,6 +10,7 @@ import numpy as np
 
 from fastbackprop.network import Network
 from fastbackprop.plan import Array
+from fastbackprop.presentation import new_axes
 
 # Okabe and Ito's colours without yellow, which is too light for lines, in an order in which
 # neighbours differ most. Markers differ too, for print without colour.
@@ -34,14 +35,7 @@ class Display:
     def _begin(self, ax: Any, size: tuple[float, float]) -> Any:
         """The axes to draw on; a new figure of ``size`` inches where the user gave none."""
         if ax is None:
-            try:
-                from matplotlib import pyplot
-            except ImportError as error:
-                raise ImportError(
-                    f"{type(self).__name__} needs matplotlib, which is not installed: "
-                    'pip install "fastbackprop[plots]"'
-                ) from error
-            _, ax = pyplot.subplots(figsize=size, layout="constrained")
+            ax = new_axes(type(self).__name__, size)
         self.ax_, self.figure_ = ax, ax.figure
         return ax
 

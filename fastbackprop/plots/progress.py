@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from fastbackprop.history import History
 from fastbackprop.inspection import diagnostics
@@ -13,6 +14,8 @@ from fastbackprop.network import Network
 from fastbackprop.plots.canvas import COLOURS, MARKERS, Display
 
 _MOST_MARKERS = 30
+_MOST_NAMED = 12  # layers whose activations are named
+_CHARACTER = 0.1  # inches that a letter of a tick's label takes, at most
 
 
 class LossCurveDisplay(Display):
@@ -131,11 +134,32 @@ class _LayersDisplay(Display):
     def __init__(self, report: Diagnostics) -> None:
         self.report = report
 
+    @classmethod
+    def from_network(
+        cls, net: Network, X: Any, y: Any, *, sample_weight: Any = None, ax: Any = None
+    ) -> Self:
+        """Measure as `fastbackprop.diagnostics` does, and draw."""
+        return cls.from_diagnostics(diagnostics(net, X, y, sample_weight=sample_weight), ax=ax)
+
+    @classmethod
+    def from_diagnostics(cls, report: Diagnostics, *, ax: Any = None) -> Self:
+        """Draw what has been measured."""
+        return cls(report).plot(ax)
+
+    @abstractmethod
+    def plot(self, ax: Any = None) -> Self:
+        """Draw, on ``ax`` or a new figure."""
+
     def _label_layers(self, ax: Any) -> None:
         layers = self.report.layers
-        if len(layers) <= 12:
-            names = [f"{i}\n{layer.activation.name}" for i, layer in enumerate(layers)]
-            ax.set_xticks(range(len(layers)), names)
+        if len(layers) <= _MOST_NAMED:
+            names = [layer.activation.name for layer in layers]
+            inches = ax.get_position().width * ax.figure.get_figwidth() / len(layers)
+            if max(map(len, names)) * _CHARACTER < inches:
+                ax.set_xticks(range(len(layers)), [f"{i}\n{name}" for i, name in enumerate(names)])
+            else:
+                labels = [f"{i} {name}" for i, name in enumerate(names)]
+                ax.set_xticks(range(len(layers)), labels, rotation=90)
         ax.set_xlim(-0.5, len(layers) - 0.5)
         ax.set_xlabel("Dense layer")
 
@@ -156,19 +180,7 @@ class GradientFlowDisplay(_LayersDisplay):
     'gradient norm'
     """
 
-    @classmethod
-    def from_network(
-        cls, net: Network, X: Any, y: Any, *, sample_weight: Any = None, ax: Any = None
-    ) -> GradientFlowDisplay:
-        """Measure as `fastbackprop.diagnostics` does, and draw."""
-        return cls.from_diagnostics(diagnostics(net, X, y, sample_weight=sample_weight), ax=ax)
-
-    @classmethod
-    def from_diagnostics(cls, report: Diagnostics, *, ax: Any = None) -> GradientFlowDisplay:
-        """Draw what has been measured."""
-        return cls(report).plot(ax)
-
-    def plot(self, ax: Any = None) -> GradientFlowDisplay:
+    def plot(self, ax: Any = None) -> Self:
         """Draw, on ``ax`` or a new figure."""
         ax = self._begin(ax, (6.4, 3.8))
         self.report.plot(ax)
@@ -192,19 +204,7 @@ class ActivationDisplay(_LayersDisplay):
     'Dense layer'
     """
 
-    @classmethod
-    def from_network(
-        cls, net: Network, X: Any, y: Any, *, sample_weight: Any = None, ax: Any = None
-    ) -> ActivationDisplay:
-        """Measure as `fastbackprop.diagnostics` does, and draw."""
-        return cls.from_diagnostics(diagnostics(net, X, y, sample_weight=sample_weight), ax=ax)
-
-    @classmethod
-    def from_diagnostics(cls, report: Diagnostics, *, ax: Any = None) -> ActivationDisplay:
-        """Draw what has been measured."""
-        return cls(report).plot(ax)
-
-    def plot(self, ax: Any = None) -> ActivationDisplay:
+    def plot(self, ax: Any = None) -> Self:
         """Draw, on ``ax`` or a new figure."""
         ax = self._begin(ax, (5.0, 3.6))
         layers = self.report.layers
