@@ -589,6 +589,41 @@ def test_callbacks():
     assert logs["learning_rate"] == 0.001
 
 
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_a_callback_may_change_the_rate(solver):
+    X, y = problem("regression")
+    options = {"solver": solver, "momentum": 0.0, "learning_rate_init": 1e-3, "random_state": 0}
+    rates = []
+    watch = fb.LambdaCallback(on_epoch_end=lambda net, epoch, logs: rates.append(logs))
+    plateau = fb.ReduceLROnPlateau("loss", factor=1e-9, patience=2, min_delta=1e6)
+    estimator = MLPRegressor(callbacks=[plateau, watch], max_iter=6, **options).fit(X, y)
+    assert [logs["learning_rate"] for logs in rates] == pytest.approx(
+        [1e-3] * 3 + [1e-12] * 2 + [1e-21]
+    )
+    shorter = MLPRegressor(max_iter=3, **options).fit(X, y)
+    np.testing.assert_allclose(estimator.coefs_[0], shorter.coefs_[0], atol=1e-9)
+
+
+def test_a_rate_of_0_is_a_pause():
+    class Pause(fb.Callback):
+        def on_epoch_end(self, net, epoch, logs):
+            net.learning_rate_factor = float(epoch != 1)
+
+    X, y = problem("regression")
+    options = {"solver": "sgd", "random_state": 0, "shuffle": False}
+    paused = MLPRegressor(callbacks=Pause(), max_iter=5, **options).fit(X, y)
+    # An epoch is one step here, whose loss is that before it.
+    assert paused.loss_curve_[1] > paused.loss_curve_[2] == paused.loss_curve_[3]
+    assert paused.loss_curve_[3] > paused.loss_curve_[4]
+
+
+@pytest.mark.parametrize("wrong", [[print], [fb.Checkpoint("folder")]], ids=["function", "file"])
+def test_callbacks_that_cannot_be_called(wrong):
+    X, y = problem("binary")
+    with pytest.raises(TypeError, match="callbacks must be Callbacks, and no Checkpoint"):
+        MLPClassifier(callbacks=wrong).fit(X, y)
+
+
 def test_validation_loss_curve():
     from sklearn.metrics import log_loss
     from sklearn.model_selection import train_test_split

@@ -20,7 +20,7 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight
 
 from fastbackprop import inference
-from fastbackprop.callbacks import Callback
+from fastbackprop.callbacks import Callback, Checkpoint
 from fastbackprop.data import Targets, TrainingData
 from fastbackprop.plan import Array
 from fastbackprop.sklearn import lbfgs, stochastic
@@ -254,6 +254,16 @@ class BaseMLP(NetworkHolder, ABC):
         data = self._training_data(X_val, y[others], weights)
         return chosen, stochastic.HeldBack(data, y[others])
 
+    def _checked_callbacks(self) -> list[Callback]:
+        callbacks = [self.callbacks] if isinstance(self.callbacks, Callback) else self.callbacks
+        for callback in callbacks:
+            if not isinstance(callback, Callback) or isinstance(callback, Checkpoint):
+                raise TypeError(
+                    "callbacks must be Callbacks, and no Checkpoint, which goes with Network.fit "
+                    f"alone; got {callback!r}"
+                )
+        return list(callbacks)
+
     def _fit_stochastic(
         self,
         X: Any,
@@ -271,7 +281,7 @@ class BaseMLP(NetworkHolder, ABC):
         if self.early_stopping:
             rows, held_back = self._hold_back(X, y, sample_weight)
         n = X.shape[0] if rows is None else len(rows)
-        callbacks = [self.callbacks] if isinstance(self.callbacks, Callback) else self.callbacks
+        callbacks = self._checked_callbacks()
         descent = stochastic.Descent(
             state,
             self._training_data(X, y, sample_weight),
@@ -327,7 +337,7 @@ class BaseMLP(NetworkHolder, ABC):
     ) -> dict[str, float]:
         """One epoch and what it leads to, but for stopping; returns what callbacks are told."""
         start = time.perf_counter()
-        logs = {"learning_rate": self._rate.current}
+        logs = {"learning_rate": descent.rate(self._rate)}
         self.loss_ = logs["loss"] = descent.run(order, self._rate)
         logs["seconds"] = time.perf_counter() - start
         self.n_iter_ += 1

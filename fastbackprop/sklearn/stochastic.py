@@ -164,6 +164,10 @@ class Descent:
     def __exit__(self, *error: object) -> None:
         self._team.__exit__(None, None, None)
 
+    def rate(self, rate: LearningRate) -> float:
+        """The rate of the next epoch, with the factor by which a callback may have changed it."""
+        return rate.current * self._state.rate_factor
+
     def run(self, order: Array | None, rate: LearningRate) -> float:
         """One epoch over the rows in this order; returns its loss, with the penalty."""
         state, objective = self._state, self._objective
@@ -190,12 +194,17 @@ class Descent:
 
     def _use(self, rate: LearningRate) -> None:
         """Take steps at this rate from now on."""
+        current = self.rate(rate)
         if self._is_adam:
-            self._rates[:] = rate.current
+            self._rates[:] = current
             return
-        self._rates[:] = rate.current * self._objective.gradient_factor
-        if rate.applied != rate.current and "momentum" in self._state.slots:
+        self._rates[:] = current * self._objective.gradient_factor
+        if (
+            current == 0.0
+        ):  # set by a callback: no step moves anything, whatever the momentum's scale
+            return
+        if rate.applied != current and "momentum" in self._state.slots:
             # In scikit-learn the momentum has the rate of each step's gradient in it; here the
             # rate comes after.
-            self._state.slots["momentum"] *= rate.applied / rate.current
-        rate.applied = rate.current
+            self._state.slots["momentum"] *= rate.applied / current
+        rate.applied = current
