@@ -211,7 +211,12 @@ class Network:
         return self._state.plan.biases(self._state.params)
 
     def get_parameters(self) -> Array:
-        """All parameters as one new vector, (n_parameters,): layer by layer, weights then bias.
+        """All parameters as one vector: layer by layer, weights row by row, then the bias.
+
+        Returns
+        -------
+        ndarray, (n_parameters,)
+            A copy.
 
         Examples
         --------
@@ -234,6 +239,13 @@ class Network:
             If it does not hold real numbers.
         ValueError
             If its shape is another, or a value is not finite.
+
+        Examples
+        --------
+        >>> net = Network([2, 1], "identity", "mse")
+        >>> net.set_parameters([2, 3, 10])
+        >>> net.weights[0].ravel(), net.biases[0]
+        (array([2., 3.], dtype=float32), array([10.], dtype=float32))
         """
         values = checked_parameters(theta, self.n_parameters, self.dtype)
         self._state.plan.unpack(values, self._state.params)
@@ -279,7 +291,19 @@ class Network:
             self._state.frozen |= self._layer_numbers(layers)
 
     def unfreeze(self, *layers: int) -> None:
-        """Let training change layers again; the arguments are those of `freeze`.
+        """Let training change layers again.
+
+        Parameters
+        ----------
+        *layers : int
+            Their numbers, as in `freeze`. All layers, if none is given.
+
+        Raises
+        ------
+        TypeError
+            If a number is no integer.
+        IndexError
+            If there is no such layer.
 
         Examples
         --------
@@ -332,6 +356,15 @@ class Network:
         ----------
         keep_optimizer : bool, default False
             Whether it gets a copy of the optimizer's state; otherwise its training begins afresh.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        TypeError
+            If `keep_optimizer` is no bool.
 
         Examples
         --------
@@ -519,6 +552,16 @@ class Network:
             If the loss or a parameter is not finite; the step has not been taken then.
         RuntimeError
             If the network is being trained, see `fit`.
+
+        Examples
+        --------
+        >>> import fastbackprop as fb
+        >>> net = Network([1, 1], "identity", "mse", random_state=0)
+        >>> net.set_parameters([0, 0])
+        >>> net.train_step([[1.0]], [2.0], fb.SGD(0.25))
+        4.0
+        >>> net.predict([[1.0]])  # the gradient of (a - 2)² was -4, for weight and bias
+        array([[2.]], dtype=float32)
         """
         self._check_learns()
         data = self._data(X, y, sample_weight)
@@ -545,11 +588,42 @@ class Network:
         ------
         TypeError, ValueError
             If X is not as described.
+
+        Examples
+        --------
+        >>> net = Network([2, 1], "identity", "mse")
+        >>> net.set_parameters([2, 3, 10])
+        >>> net.predict([[1, 1], [0, -1]])
+        array([[15.],
+               [ 7.]], dtype=float32)
         """
         return inference.outputs(self._state, self._inputs(X))
 
     def predict_classes(self, X: Any) -> Array:
-        """The class of each row, (n,) int64: its largest output; of one output, whether over ½."""
+        """The class of each row: that of its largest output; of one output, whether it is over ½.
+
+        Parameters
+        ----------
+        X : array_like, (n, n_in)
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of int64, (n,)
+            Numbers from 0; `classes` says what they are called.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is not as described.
+
+        Examples
+        --------
+        >>> net = Network([2, 2], loss="cross_entropy")
+        >>> net.set_parameters([1, 0, 0, 1, 0, 0])
+        >>> net.predict_classes([[3, 1], [-1, 0]])
+        array([0, 1])
+        """
         result = self.predict(X)
         if result.shape[1] == 1:
             return (result[:, 0] > 0.5).astype(np.int64)
@@ -594,7 +668,30 @@ class Network:
         return evaluation.evaluation(self._state, rows, chosen)
 
     def loss(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """The mean loss, without dropout; the arguments are those of `evaluate`."""
+        """The mean loss, without dropout.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `evaluate`.
+
+        Returns
+        -------
+        float
+            In nats for the cross-entropies, else as `Loss` says.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described.
+
+        Examples
+        --------
+        >>> net = Network([1, 1], "identity", "mse")
+        >>> net.set_parameters([1, 0])
+        >>> net.loss([[1], [2]], [3, 2])
+        2.0
+        """
         return self.evaluate(X, y, sample_weight)["loss"]
 
     def loss_and_gradients(
@@ -632,7 +729,30 @@ class Network:
         return result.loss, list(pairs)
 
     def input_gradient(self, X: Any, y: Any, sample_weight: Any = None) -> Array:
-        """The gradient of the mean loss with respect to X, (n, n_in)."""
+        """The gradient of the mean loss, without dropout, with respect to X.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`; all rows are one batch.
+
+        Returns
+        -------
+        ndarray, (n, n_in)
+            In units of the loss over those of X.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described.
+
+        Examples
+        --------
+        >>> net = Network([2, 1], "identity", "mse")
+        >>> net.set_parameters([2, 3, 0])
+        >>> net.input_gradient([[1, 1]], [4])  # 2 · (5 − 4) · w
+        array([[4., 6.]], dtype=float32)
+        """
         data = self._data(X, y, sample_weight)
         result = inference.gradients(self._state, data, inputs=True).inputs
         assert result is not None
@@ -645,6 +765,16 @@ class Network:
         ----------
         x : array_like, (n_in,)
             The sample.
+
+        Returns
+        -------
+        ndarray, (n_out, n_in)
+            In units of the outputs over those of x.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not as described.
 
         Examples
         --------
@@ -668,6 +798,14 @@ class Network:
         ------
         OSError
             If it cannot be written; an existing file is as it was then.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.safetensors"
+        >>> Network([2, 3, 1], random_state=0).save(path)
+        >>> load(path)
+        Network([2, 3, 1], loss='quadratic', dtype='float32')
         """
         storage.write(path, self._contents())
 
@@ -822,6 +960,10 @@ class Network:
 
     def summary(self) -> str:
         """A table of layers and numbers of parameters, as text.
+
+        Returns
+        -------
+        str
 
         Examples
         --------

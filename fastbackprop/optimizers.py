@@ -133,6 +133,11 @@ class SGD(Optimizer):
     weight_decay, clip_norm
         See `Optimizer`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        See `Optimizer`.
+
     References
     ----------
     torch.optim.SGD. Sutskever et al. (2013), "On the importance of initialization and momentum
@@ -190,6 +195,11 @@ class Adam(Optimizer):
     eps : float, default 1e-8
         ε; positive.
     weight_decay, clip_norm
+        See `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
         See `Optimizer`.
 
     References
@@ -291,6 +301,11 @@ class RMSprop(Optimizer):
     centered : bool, default False
         Whether to scale by the standard deviation of the gradient.
     weight_decay, clip_norm
+        See `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
         See `Optimizer`.
 
     References

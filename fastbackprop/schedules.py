@@ -73,6 +73,11 @@ class Constant(Schedule):
     rate : float
         At least 0.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not of the type or in the range described.
+
     Examples
     --------
     >>> Constant(0.1)(1000)
@@ -100,6 +105,11 @@ class StepDecay(Schedule):
         Steps between two changes.
     factor : float
         Positive; below 1 to decay.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not of the type or in the range described.
 
     Examples
     --------
@@ -136,6 +146,11 @@ class ExponentialDecay(Schedule):
         Steps in which the learning rate is multiplied by `rate` once.
     rate : float
         Positive; below 1 to decay.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not of the type or in the range described.
 
     Examples
     --------
@@ -174,6 +189,11 @@ class InverseScaling(Schedule):
     power : float, default 0.5
         At least 0.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not of the type or in the range described.
+
     Examples
     --------
     >>> InverseScaling(0.1)(3)
@@ -207,6 +227,11 @@ class CosineDecay(Schedule):
         The step at which `final` is reached.
     final : float, default 0.0
         The last rate; at least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not of the type or in the range described.
 
     References
     ----------
@@ -256,6 +281,11 @@ class OneCycle(Schedule):
         The first rate is max / div; positive.
     final_div : float, default 1e4
         The last rate is the first one / final_div; positive.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not of the type or in the range described.
 
     References
     ----------
@@ -309,6 +339,11 @@ class Warmup(Schedule):
         What comes after: a constant rate, or a schedule.
     warmup_steps : int
         Steps before it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not of the type or in the range described.
 
     References
     ----------
