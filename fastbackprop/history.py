@@ -29,7 +29,15 @@ class History(Mapping[str, list[float]]):
         self._columns: dict[str, list[float]] = {}
 
     def append(self, epoch: int, logs: Mapping[str, float]) -> None:
-        """Add an epoch; a name that it or earlier ones lack is NaN there."""
+        """Add an epoch; a name that it or earlier ones lack is NaN there.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number, from 0.
+        logs : mapping from str to float
+            What was measured.
+        """
         for name in logs:
             self._columns.setdefault(name, [float("nan")] * len(self.epoch))
         self.epoch.append(epoch)
@@ -37,7 +45,13 @@ class History(Mapping[str, list[float]]):
             column.append(float(logs.get(name, float("nan"))))
 
     def extend(self, other: History) -> None:
-        """Add all epochs of another."""
+        """Add all epochs of another.
+
+        Parameters
+        ----------
+        other : History
+            It stays as it is.
+        """
         for row, epoch in enumerate(other.epoch):
             self.append(epoch, {name: column[row] for name, column in other.items()})
 

@@ -28,13 +28,33 @@ class Callback:
     """
 
     def on_train_begin(self, net: Network) -> None:
-        """Before the first epoch."""
+        """Before the first epoch.
+
+        Parameters
+        ----------
+        net : Network
+            The network that is about to be trained.
+        """
 
     def on_train_end(self, net: Network) -> None:
-        """After the last epoch; not called when training ended with an exception."""
+        """After the last epoch; not called when training ended with an exception.
+
+        Parameters
+        ----------
+        net : Network
+            The network, trained.
+        """
 
     def on_epoch_begin(self, net: Network, epoch: int) -> None:
-        """Before each epoch; they are counted from 0 over all calls of ``fit``."""
+        """Before each epoch.
+
+        Parameters
+        ----------
+        net : Network
+            The network, with the parameters at the beginning of the epoch.
+        epoch : int
+            Its number, from 0 over all calls of ``fit``.
+        """
 
     def on_epoch_end(self, net: Network, epoch: int, logs: dict[str, float]) -> None:
         """After each epoch.
@@ -65,4 +85,10 @@ class Callback:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned in an equal callback; after `on_train_begin`."""
+        """Go on from where an equal callback was; called after `on_train_begin`.
+
+        Parameters
+        ----------
+        state : dict
+            What `state` returned there.
+        """

@@ -113,6 +113,11 @@ class Checkpoint(Callback):
 
         `Network.fit` calls it before anything changes.
 
+        Parameters
+        ----------
+        epochs : int
+            How many the network has behind it.
+
         Raises
         ------
         ValueError
@@ -147,13 +152,32 @@ class Checkpoint(Callback):
         self._is_best = self._best is not None and self._best.see(epoch, logs)
 
     def is_due(self, epochs: int, is_last: bool) -> bool:
-        """Whether there is anything to `save` after so many epochs."""
+        """Whether there is anything to `save` after an epoch.
+
+        Parameters
+        ----------
+        epochs : int
+            How many the network has behind it.
+        is_last : bool
+            Whether training ends here.
+
+        Returns
+        -------
+        bool
+        """
         return self._is_best or is_last or epochs % self.every == 0
 
     def save(self, epochs: int, is_last: bool, snapshot: Snapshot) -> None:
         """Write the training after so many epochs, and delete what is no longer kept.
 
         `Network.fit` calls it when all callbacks have seen the epoch.
+
+        Parameters
+        ----------
+        epochs, is_last
+            As in `is_due`.
+        snapshot : Snapshot
+            The training, as `fit` takes it.
 
         Raises
         ------

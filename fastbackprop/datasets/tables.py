@@ -41,6 +41,15 @@ class Table(NamedTuple):
         None, the file's own numbers, shape (n,) or (n, n_out).
     classes : ndarray, shape (n_classes,), or None
         The labels as they stand in the file, ascending.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "table.csv"
+    >>> _ = path.write_text("size,label\\n1,ham\\n2,spam\\n3,ham\\n4,spam\\n")
+    >>> table = read_csv(path)
+    >>> table.classes
+    array(['ham', 'spam'], dtype='<U4')
     """
 
     train: tuple[np.ndarray, np.ndarray]

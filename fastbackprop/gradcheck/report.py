@@ -122,6 +122,14 @@ class GradientCheckReport:
         How derivatives were measured.
     rtol : float
         The relative error that passes.
+
+    Examples
+    --------
+    >>> import fastbackprop as fb
+    >>> net = fb.Network([2, 3, 1], "tanh", "mse", random_state=0)
+    >>> report = fb.check_gradients(net, [[0.5, -1.0]], [[2.0]])
+    >>> report.ok, len(report.entries)
+    (True, 15)
     """
 
     def __init__(
@@ -168,6 +176,10 @@ class GradientCheckReport:
         count : int, default 10
             How many at most.
 
+        Returns
+        -------
+        list of GradientEntry
+
         Raises
         ------
         TypeError, ValueError
@@ -189,7 +201,19 @@ class GradientCheckReport:
         return sorted(self.entries, key=rank)[:most]
 
     def by_tensor(self) -> list[TensorSummary]:
-        """The number of entries of each verdict, and the worst error, for each tensor."""
+        """The number of entries of each verdict, and the worst error, for each tensor.
+
+        Returns
+        -------
+        list of TensorSummary
+
+        Examples
+        --------
+        >>> import fastbackprop as fb
+        >>> report = fb.gradcheck.check(lambda x: x @ x, lambda x: 2 * x, [1.0, 2.0])
+        >>> [(summary.name, summary.checked) for summary in report.by_tensor()]
+        [('theta', 2)]
+        """
         return [
             TensorSummary(
                 name,
@@ -202,7 +226,20 @@ class GradientCheckReport:
         ]
 
     def summary(self) -> str:
-        """A table with a line for each tensor, as text of at most 80 columns."""
+        """A table with a line for each tensor, as text of at most 80 columns.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import fastbackprop as fb
+        >>> report = fb.gradcheck.check(lambda x: x @ x, lambda x: x, [1.0, 2.0])
+        >>> print(report.summary())
+        Tensor  Checked  Pass  Kink  Unclear  Fail  Worst error
+        theta         2     0     0        0     2      5.0e-01
+        """
         return text_table(self._rows())
 
     def raise_for_failure(self) -> None:
@@ -212,6 +249,11 @@ class GradientCheckReport:
         ------
         GradientMismatch
             Naming the worst entry.
+
+        Examples
+        --------
+        >>> import fastbackprop as fb
+        >>> fb.gradcheck.check(lambda x: x @ x, lambda x: 2 * x, [1.0, 2.0]).raise_for_failure()
         """
         if not self.ok:
             raise GradientMismatch(self._problems(1)[0])

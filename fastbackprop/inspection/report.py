@@ -110,6 +110,15 @@ class Diagnostics:
         The mean loss.
     rows : int
         How many rows of data there were.
+
+    Examples
+    --------
+    >>> import fastbackprop as fb
+    >>> net = fb.Network([2, 3, 1], "relu", "mse", random_state=0)
+    >>> net.set_parameters([0.0] * net.n_parameters)
+    >>> report = fb.diagnostics(net, [[0.5, -1.0]], [[2.0]])
+    >>> report.loss, report.layers[0].fraction_dead
+    (4.0, 1.0)
     """
 
     layers: tuple[LayerDiagnostics, ...]

@@ -65,6 +65,11 @@ class TopK(_Classified):
     k : int, default 5
         At least 1, and less than the number of classes.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If k is not as described; where it is measured, if there are no more classes than that.
+
     References
     ----------
     sklearn.metrics.top_k_accuracy_score.

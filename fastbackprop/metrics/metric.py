@@ -14,7 +14,23 @@ from fastbackprop.specs import Spec
 
 @dataclass(frozen=True, repr=False)
 class Metric(Spec, ABC):
-    """A number that tells how good outputs are."""
+    """A number that tells how good outputs are. A function will do; see `Function`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastbackprop as fb
+    >>> class Bias(Metric):
+    ...     larger_is_better = False
+    ...     name = "bias"
+    ...
+    ...     def measure(self, targets, outputs, weights):
+    ...         return float(np.average(outputs - targets.values, axis=0, weights=weights).mean())
+    >>> net = fb.Network([1, 1], "identity", "mse")
+    >>> net.set_parameters([1, 0.5])
+    >>> net.evaluate([[1], [2]], [1, 2], metrics=[Bias()])
+    {'loss': 0.25, 'bias': 0.5}
+    """
 
     larger_is_better: ClassVar[bool] = True
 
@@ -26,6 +42,13 @@ class Metric(Spec, ABC):
     def check(self, targets: Targets, n_out: int) -> None:
         """Refuse targets that it cannot be measured with.
 
+        Parameters
+        ----------
+        targets : Targets
+            As in `measure`.
+        n_out : int
+            Outputs of the network.
+
         Raises
         ------
         ValueError
@@ -34,7 +57,21 @@ class Metric(Spec, ABC):
 
     @abstractmethod
     def measure(self, targets: Targets, outputs: Array, weights: Array | None) -> float:
-        """Its value for outputs (n, n_out), with a weight for each row."""
+        """Its value.
+
+        Parameters
+        ----------
+        targets : Targets
+            ``labels``, (n,), or else ``values``, (n, n_out).
+        outputs : ndarray, (n, n_out)
+            Of the network.
+        weights : ndarray or None, (n,)
+            Of each row; None is 1 for all.
+
+        Returns
+        -------
+        float
+        """
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +89,8 @@ class Function(Metric):
     Raises
     ------
     TypeError
-        If one is no string, or the other cannot be called.
+        If one is no string, or the other cannot be called; and where it is measured, if the
+        function returns no number.
 
     Examples
     --------

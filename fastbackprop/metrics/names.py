@@ -69,6 +69,15 @@ def get(spec: str | Metric | Callable[..., float]) -> Metric:
 def checked(metrics: Any) -> tuple[Metric, ...]:
     """The metrics that the caller named.
 
+    Parameters
+    ----------
+    metrics : str, Metric or callable, or a sequence of these; or dict from str to callable
+        As in `Network.evaluate`.
+
+    Returns
+    -------
+    tuple of Metric
+
     Raises
     ------
     TypeError, ValueError
@@ -102,7 +111,16 @@ def checked(metrics: Any) -> tuple[Metric, ...]:
 
 
 def is_better_larger(name: str) -> bool:
-    """Whether a measurement of this name, as in the logs of training, should grow.
+    """Whether a measurement should grow: of losses, and of what has no name here, it is False.
+
+    Parameters
+    ----------
+    name : str
+        As in the logs of training; what follows ``val_`` counts.
+
+    Returns
+    -------
+    bool
 
     Examples
     --------

@@ -30,6 +30,11 @@ class WeightsDisplay(Display):
         The weights of each unit that is drawn.
     n_units : int
         How many there are.
+
+    Examples
+    --------
+    >>> WeightsDisplay(np.ones((2, 3, 3)), 10).plot().ax_.get_title()
+    'first layer: 2 of 10 units'
     """
 
     def __init__(self, images: Array, n_units: int) -> None:
@@ -57,6 +62,11 @@ class WeightsDisplay(Display):
         ax : matplotlib.axes.Axes, optional
             Where; a new figure unless given.
 
+        Returns
+        -------
+        WeightsDisplay
+            It has been drawn.
+
         Raises
         ------
         TypeError, ValueError
@@ -75,7 +85,18 @@ class WeightsDisplay(Display):
         return cls(w[:, np.sort(largest)].T.reshape(-1, *shape).copy(), w.shape[1]).plot(ax)
 
     def plot(self, ax: Any = None) -> WeightsDisplay:
-        """Draw, on ``ax`` or a new figure: blue is negative, red positive, white 0."""
+        """Draw: blue is negative, red positive, white 0.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        WeightsDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
         n = len(self.images)
         columns = min(n, 8)
         tiles = mosaic(self.images, columns, (1, 1))[1:]
@@ -103,6 +124,12 @@ class NetworkDisplay(Display):
         What stands under each layer.
     title : str
         Above.
+
+    Examples
+    --------
+    >>> display = NetworkDisplay([2, 1], ["2 inputs", "1 output"], "a neuron").plot()
+    >>> display.ax_.get_title()
+    'a neuron'
     """
 
     def __init__(self, sizes: Sequence[int], labels: Sequence[str], title: str = "") -> None:
@@ -111,6 +138,18 @@ class NetworkDisplay(Display):
     @classmethod
     def from_network(cls, net: Network, *, ax: Any = None) -> NetworkDisplay:
         """Draw a network: of more than 9 layers, or 8 units in one, only the first and last ones.
+
+        Parameters
+        ----------
+        net : Network
+            Any.
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        NetworkDisplay
+            It has been drawn.
 
         Examples
         --------
@@ -127,7 +166,18 @@ class NetworkDisplay(Display):
         return cls(net.sizes, labels, title).plot(ax)
 
     def plot(self, ax: Any = None) -> NetworkDisplay:
-        """Draw, on ``ax`` or a new figure."""
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        NetworkDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
         columns = _columns(len(self.sizes))
         ax = self._begin(ax, (1.2 + min(1.5 * len(columns), 9.0), 3.4))
         from matplotlib.collections import LineCollection

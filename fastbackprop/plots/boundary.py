@@ -30,6 +30,15 @@ class DecisionBoundaryDisplay(Display):
         Data to draw over it; y is None, or labels for a classification and values for a regression.
     class_names : sequence of str
         What the classes are called.
+    feature_names : sequence of str, default ("feature 0", "feature 1")
+        What the axes are called.
+
+    Examples
+    --------
+    >>> xx0, xx1 = np.meshgrid([0.0, 1.0], [0.0, 1.0])
+    >>> display = DecisionBoundaryDisplay(xx0, xx1, xx0 * xx1, "value", None)
+    >>> display.plot().ax_.get_xlabel()
+    'feature 0'
     """
 
     def __init__(
@@ -40,9 +49,10 @@ class DecisionBoundaryDisplay(Display):
         kind: str,
         points: tuple[Array, Array | None] | None,
         class_names: Sequence[str] = (),
+        feature_names: Sequence[str] = ("feature 0", "feature 1"),
     ) -> None:
         self.xx0, self.xx1, self.response, self.kind = xx0, xx1, response, kind
-        self.points, self.class_names = points, class_names
+        self.points, self.class_names, self.feature_names = points, class_names, feature_names
 
     @classmethod
     def from_network(
@@ -75,6 +85,11 @@ class DecisionBoundaryDisplay(Display):
             For legend and axes.
         ax : matplotlib.axes.Axes, optional
             Where; a new figure unless given.
+
+        Returns
+        -------
+        DecisionBoundaryDisplay
+            It has been drawn.
 
         Raises
         ------
@@ -110,15 +125,23 @@ class DecisionBoundaryDisplay(Display):
                 kind, response = "probability", outputs[:, -1]
             else:
                 kind, response = "class", outputs.argmax(axis=1)
-        display = cls(xx0, xx1, response.reshape(xx0.shape), kind, (points, values), names)
-        display.plot(ax)
-        display.ax_.set(
-            xlabel=canvas.plain(feature_names[0]), ylabel=canvas.plain(feature_names[1])
-        )
-        return display
+        response = response.reshape(xx0.shape)
+        axes = [canvas.plain(name) for name in feature_names]
+        return cls(xx0, xx1, response, kind, (points, values), names, axes).plot(ax)
 
     def plot(self, ax: Any = None) -> DecisionBoundaryDisplay:
-        """Draw, on ``ax`` or a new figure."""
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        DecisionBoundaryDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
         ax = self._begin(ax, (5.2, 4.0))
         from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 
@@ -139,7 +162,7 @@ class DecisionBoundaryDisplay(Display):
             colours = ListedColormap([_pale(COLOURS[i % len(COLOURS)]) for i in range(n)])
             self._fill(ax, colours, -0.5, n - 0.5)
         self._draw_points(ax)
-        ax.set(xlabel="feature 0", ylabel="feature 1")
+        ax.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
         return self
 
     def _fill(self, ax: Any, colours: Any, low: float, high: float) -> Any:

@@ -50,7 +50,25 @@ class ConfusionMatrixDisplay(Display):
         class_names: Sequence[Any] | None = None,
         ax: Any = None,
     ) -> ConfusionMatrixDisplay:
-        """Classify X, compare with the labels y, (n,) or one-hot, and draw.
+        """Classify X, compare with the labels y, and draw.
+
+        Parameters
+        ----------
+        net : Network
+            A classifier.
+        X : array_like, (n, n_in)
+            As in `Network.predict`.
+        y : array_like, (n,) or (n, n_out)
+            Labels from 0, or one-hot.
+        class_names : sequence, optional
+            What the classes are called; as ``net.classes`` says, or their numbers, unless given.
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        ConfusionMatrixDisplay
+            It has been drawn.
 
         Raises
         ------
@@ -76,7 +94,23 @@ class ConfusionMatrixDisplay(Display):
         class_names: Sequence[Any] | None = None,
         ax: Any = None,
     ) -> ConfusionMatrixDisplay:
-        """Count pairs of class labels from 0, and draw.
+        """Count pairs of class labels, and draw.
+
+        Parameters
+        ----------
+        y_true, y_pred : array_like of int, (n,)
+            Classes from 0.
+        n_classes : int, optional
+            How many there are; as many as the labels show unless given.
+        class_names : sequence, optional
+            What they are called; their numbers unless given.
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        ConfusionMatrixDisplay
+            It has been drawn.
 
         Raises
         ------
@@ -100,7 +134,18 @@ class ConfusionMatrixDisplay(Display):
         return cls(matrix, class_names).plot(ax)
 
     def plot(self, ax: Any = None) -> ConfusionMatrixDisplay:
-        """Draw, on ``ax`` or a new figure: counts in cells coloured by their share of the row."""
+        """Draw: counts in cells coloured by their share of the row.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        ConfusionMatrixDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
         matrix = self.confusion_matrix
         n = len(matrix)
         side = max(3.8, 2.6 + 0.36 * min(n, _MOST_NUMBERED))
@@ -135,6 +180,13 @@ class MisclassifiedDisplay(Display):
         How many are wrong, drawn or not, and of how many.
     class_names : sequence of str
         What the classes are called.
+
+    Examples
+    --------
+    >>> images, one = np.eye(4).reshape(1, 4, 4), np.array([1])
+    >>> display = MisclassifiedDisplay(images, one, one - 1, np.array([0.75]), 1, 8, ["x", "y"])
+    >>> display.plot().ax_.get_title()
+    '1 of 8 misclassified: true → predicted'
     """
 
     def __init__(
@@ -182,6 +234,11 @@ class MisclassifiedDisplay(Display):
         ax : matplotlib.axes.Axes, optional
             Where; a new figure unless given.
 
+        Returns
+        -------
+        MisclassifiedDisplay
+            It has been drawn.
+
         Raises
         ------
         TypeError, ValueError
@@ -221,7 +278,18 @@ class MisclassifiedDisplay(Display):
         ).plot(ax)
 
     def plot(self, ax: Any = None) -> MisclassifiedDisplay:
-        """Draw, on ``ax`` or a new figure: over each image its true and its predicted class."""
+        """Draw: over each image its true and its predicted class.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        MisclassifiedDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
         n = len(self.images)
         columns = min(max(n, 1), 5)
         rows = max(-(-n // columns), 1)

@@ -77,12 +77,25 @@ class LossCurveDisplay(Display):
         ax : matplotlib.axes.Axes, optional
             Where; a new figure unless given.
 
+        Returns
+        -------
+        LossCurveDisplay
+            It has been drawn.
+
         Raises
         ------
         KeyError
             If it was not measured.
         ValueError
             If there are no epochs.
+
+        Examples
+        --------
+        >>> net = Network([1, 1], "identity", "mse", random_state=0)
+        >>> history = net.fit([[1], [2]], [3, 4], epochs=2, verbose=0)
+        >>> display = LossCurveDisplay.from_history(history, loss=net.loss_function)
+        >>> display.ax_.get_ylabel()
+        'mse loss'
         """
         validation = history.get(f"val_{metric}")
         # Training may measure less than validation.
@@ -93,7 +106,20 @@ class LossCurveDisplay(Display):
         return display.plot(ax, validation_name=validation_name)
 
     def plot(self, ax: Any = None, *, validation_name: str = "validation") -> LossCurveDisplay:
-        """Draw, on ``ax`` or a new figure."""
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+        validation_name : str, default "validation"
+            What the legend calls the validation data.
+
+        Returns
+        -------
+        LossCurveDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
         ax = self._begin(ax, (5.0, 3.6))
         from matplotlib.ticker import MaxNLocator
 
@@ -138,17 +164,61 @@ class _LayersDisplay(Display):
     def from_network(
         cls, net: Network, X: Any, y: Any, *, sample_weight: Any = None, ax: Any = None
     ) -> Self:
-        """Measure as `fastbackprop.diagnostics` does, and draw."""
+        """Measure as `fastbackprop.diagnostics` does, and draw.
+
+        Parameters
+        ----------
+        net : Network
+            What to look into.
+        X, y, sample_weight
+            A batch, as in `fastbackprop.diagnostics`.
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        the same type
+            It has been drawn.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described.
+        """
         return cls.from_diagnostics(diagnostics(net, X, y, sample_weight=sample_weight), ax=ax)
 
     @classmethod
     def from_diagnostics(cls, report: Diagnostics, *, ax: Any = None) -> Self:
-        """Draw what has been measured."""
+        """Draw what has been measured.
+
+        Parameters
+        ----------
+        report : Diagnostics
+            From `fastbackprop.diagnostics`.
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        the same type
+            It has been drawn.
+        """
         return cls(report).plot(ax)
 
     @abstractmethod
     def plot(self, ax: Any = None) -> Self:
-        """Draw, on ``ax`` or a new figure."""
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        the same type
+            Itself, with ``ax_`` and ``figure_``.
+        """
 
     def _label_layers(self, ax: Any) -> None:
         layers = self.report.layers
@@ -181,7 +251,18 @@ class GradientFlowDisplay(_LayersDisplay):
     """
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw, on ``ax`` or a new figure."""
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        GradientFlowDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
         ax = self._begin(ax, (6.4, 3.8))
         self.report.plot(ax)
         self._label_layers(ax)
@@ -205,7 +286,18 @@ class ActivationDisplay(_LayersDisplay):
     """
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw, on ``ax`` or a new figure."""
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        ActivationDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
         ax = self._begin(ax, (5.0, 3.6))
         layers = self.report.layers
         ax.axhline(0.0, color="#888888", linewidth=0.8)
