@@ -533,6 +533,8 @@ def test_an_activation_for_each_layer():
         MLPRegressor(activation=["relu"], **options).fit(X, y)
     with pytest.raises(ValueError, match="unknown activation 'rleu'; did you mean 'relu'"):
         MLPRegressor(activation=["relu", "rleu"], **options).fit(X, y)
+    with pytest.raises(TypeError, match=r"activation must be .* got 3.*: identity, logistic, tanh"):
+        MLPRegressor(activation=["relu", 3], **options).fit(X, y)
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])

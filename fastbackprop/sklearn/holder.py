@@ -55,13 +55,13 @@ class NetworkHolder(BaseEstimator):
                 f"activation names {len(names)} activations, but hidden_layer_sizes has "
                 f"{len(sizes) - 2} layers; give one for each, or a single name for all"
             )
+        known = [ACTIVATIONS[known_name("activation", name, ACTIVATIONS)] for name in names]
+        functions = [*map(Activation, known), output]
         layers: list[Layer] = []
-        for (n_in, n_out), name in zip(pairwise(sizes), [*names, output], strict=True):
-            if isinstance(name, str):
-                name = Activation(ACTIVATIONS[known_name("activation", name, ACTIVATIONS)])
+        for (n_in, n_out), function in zip(pairwise(sizes), functions, strict=True):
             if layers and self.dropout > 0.0:
                 layers.append(Dropout(self.dropout))
-            layers.append(Dense(n_in, n_out, name, init="zeros"))
+            layers.append(Dense(n_in, n_out, function, init="zeros"))
         return layers
 
     def _build(self, sizes: list[int], dtype: np.dtype[Any], objective: Objective) -> None:
