@@ -106,7 +106,51 @@ def _onnx_forms():
         *_networks(),
         *(fb.Network([2, 3, 1], name, random_state=0) for name in ("gelu", "silu", "softplus")),
     ]
-    return [Form(_file_of(net.to_onnx, "net.onnx")) for net in networks]
+    return [*(Form(_file_of(net.to_onnx, "net.onnx")) for net in networks), Form(_foreign_onnx())]
+
+
+def _foreign_onnx():
+    """Two classes and their names as skl2onnx writes them, after softplus as PyTorch does."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        ("MatMul", ["x", "w1"], "m"),
+        ("Add", ["m", "b1"], "z"),
+        ("Greater", ["z", "limit"], "far"),
+        ("Softplus", ["z"], "near"),
+        ("Where", ["far", "z", "near"], "a"),
+        ("Gemm", ["a", "w2"], "s"),
+        ("Sigmoid", ["s"], "p"),
+        ("Sub", ["one", "p"], "q"),
+        ("Concat", ["q", "p"], "both", {"axis": 1}),
+        ("ArgMax", ["both"], "i", {"axis": 1}),
+        ("ArrayFeatureExtractor", ["names", "i"], "label", {"domain": "ai.onnx.ml"}),
+        ("Squeeze", ["p", "axes"], "single"),
+        ("ZipMap", ["both"], "y", {"domain": "ai.onnx.ml", "classlabels_strings": ["no", "yes"]}),
+    ]
+    constants = {
+        "w1": np.ones((2, 3), np.float32),
+        "b1": np.zeros(3, np.float32),
+        "limit": np.float32(20),
+        "w2": np.ones((3, 1), np.float32),
+        "one": np.ones(1, np.float32),
+        "names": np.array(["no", "yes"], object),
+        "axes": np.array([1]),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node(operator, inputs, [output], **(more[0] if more else {}))
+            for operator, inputs, output, *more in nodes
+        ],
+        "foreign",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
+        [
+            helper.make_tensor_value_info("label", TensorProto.STRING, None),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph).SerializeToString()
 
 
 # ----------------------------------------------------------------------------------------- data

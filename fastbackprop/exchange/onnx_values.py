@@ -61,8 +61,7 @@ def attributes_of(node: Any) -> dict[str, Any]:
     for attribute in node.attribute:
         if attribute.type not in readers:
             raise ValueError(
-                f"node {node.name!r} ({node.op_type}): its attribute {attribute.name!r} is neither "
-                "a number, a text nor a tensor"
+                f"its attribute {attribute.name!r} is neither a number, a text nor a tensor"
             )
         result[attribute.name] = readers[attribute.type](attribute)
     return result
