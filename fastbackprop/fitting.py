@@ -20,7 +20,7 @@ from fastbackprop.plan import Array, Plan
 from fastbackprop.shards import Shards
 from fastbackprop.sources import ArraySource, BatchSource, Check, ShardSource, Source, named
 from fastbackprop.specs import checked_size
-from fastbackprop.training import Recipe
+from fastbackprop.training import TRAINING_LOGS, Recipe
 
 # A bound that no machine's cores reach in a dense network, below what a system starts readily.
 _MOST_THREADS = 256
@@ -105,6 +105,12 @@ def checked_source(given: Given, plan: Plan, recipe: Recipe) -> tuple[Source, So
         source = ArraySource(data, batch_size, order)
     else:
         source = _training_stream(given, plan, recipe.epochs, batch_size, class_weight)
+    names = list(TRAINING_LOGS)
+    if validation is not None:
+        measured = dict.fromkeys(["loss", "accuracy", *(metric.name for metric in recipe.metrics)])
+        names += [f"val_{name}" for name in measured]
+    for callback in recipe.callbacks:
+        callback.check_logs(names)
     return source, validation
 
 

@@ -59,6 +59,10 @@ class Recipe(NamedTuple):
     resume_from: Path | None = None
 
 
+TRAINING_LOGS = ("loss", "accuracy", "learning_rate", "seconds", "rows_per_second")
+"""What the logs of an epoch hold without validation data; accuracy only where there are classes."""
+
+
 class _Totals:
     """Sums over the steps of an epoch."""
 

@@ -456,3 +456,6 @@ def test_what_is_monitored_must_be_measured(kind):
     message = f"{kind.__name__} monitors 'val_loss', which is not measured; there are: loss, "
     with pytest.raises(ValueError, match=message + ".*Pass validation_data"):
         net.fit(X, y, callbacks=kind(), verbose=0)
+    with pytest.raises(ValueError, match=r"monitors 'val_f1', which is not measured; .*, val_loss"):
+        net.fit(X, y, callbacks=kind("val_f1"), validation_data=(X, y), verbose=0)
+    assert net.history.epoch == []  # it is found before the first epoch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +26,20 @@ class Callback:
     ...     def on_epoch_end(self, net, epoch, logs):
     ...         print(f"epoch {epoch}: loss {logs['loss']:.3f}")
     """
+
+    def check_logs(self, names: Iterable[str]) -> None:
+        """Refuse a training in which something is not measured; ``fit`` asks before it begins.
+
+        Parameters
+        ----------
+        names : iterable of str
+            All that may be in the logs of `on_epoch_end`.
+
+        Raises
+        ------
+        ValueError
+            If what this callback needs is not among them.
+        """
 
     def on_train_begin(self, net: Network) -> None:
         """Before the first epoch.

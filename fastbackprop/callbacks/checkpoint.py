@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +107,11 @@ class Checkpoint(Callback):
     def best_epoch(self) -> int | None:
         """The epoch it is from, counted from 0."""
         return None if self._best is None else self._best.epoch
+
+    def check_logs(self, names: Iterable[str]) -> None:
+        """Refuse a training in which the measurement, if there is one, is not made."""
+        if self._best is not None:
+            self._best.check(names)
 
     def prepare(self, epochs: int) -> None:
         """See to it that files can be written, for a training that has had so many epochs.

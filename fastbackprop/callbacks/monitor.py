@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastbackprop.callbacks.callback import Callback
@@ -49,6 +49,24 @@ class Best:
         self.value: float | None = None
         self.epoch: int | None = None
 
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse to see only what has these names.
+
+        Raises
+        ------
+        ValueError
+            If the measurement is not among them.
+        """
+        names = list(names)
+        if self.monitor not in names:
+            advice = ""
+            if self.monitor.startswith("val_") and "val_loss" not in names:
+                advice = " Pass validation_data to fit?"
+            raise ValueError(
+                f"{self._owner} monitors {self.monitor!r}, which is not measured; there "
+                f"are: {', '.join(names)}.{advice}"
+            )
+
     def see(self, epoch: int, logs: Mapping[str, float]) -> bool:
         """Whether an epoch is better than all before it.
 
@@ -57,12 +75,7 @@ class Best:
         ValueError
             If the measurement was not made.
         """
-        if self.monitor not in logs:
-            advice = " Pass validation_data to fit?" if self.monitor.startswith("val_") else ""
-            raise ValueError(
-                f"{self._owner} monitors {self.monitor!r}, which is not measured; there "
-                f"are: {', '.join(logs)}.{advice}"
-            )
+        self.check(logs)
         value = float(logs[self.monitor])
         improves = self._improves(value)
         if improves:
@@ -123,6 +136,10 @@ class Monitor(Callback):
     def best_epoch(self) -> int | None:
         """The epoch it is from."""
         return self._best.epoch
+
+    def check_logs(self, names: Iterable[str]) -> None:
+        """Refuse a training in which the measurement is not made."""
+        self._best.check(names)
 
     def _reset(self) -> None:
         self._best.forget()

@@ -262,6 +262,8 @@ class BaseMLP(NetworkHolder, ABC):
                     "callbacks must be Callbacks, and no Checkpoint, which goes with Network.fit "
                     f"alone; got {callback!r}"
                 )
+            names = ["loss", "learning_rate", "seconds"]
+            callback.check_logs([*names, *(["val_score", "val_loss"] * self.early_stopping)])
         return list(callbacks)
 
     def _fit_stochastic(
