@@ -3,6 +3,8 @@
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 import tracemalloc
 import warnings
 
@@ -34,6 +36,23 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 @parametrize_with_checks([MLPClassifier(max_iter=100), MLPRegressor(max_iter=100)])
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ("sys.modules['sklearn'] = None", "import of sklearn halted"),
+        ("import sklearn; sklearn.__version__ = '1.6.1'", "(found 1.6.1)"),
+    ],
+)
+def test_without_a_scikit_learn_that_is_new_enough(before, message):
+    code = (
+        f"import sys; {before}\ntry: import fastbackprop.sklearn\nexcept ImportError as e: print(e)"
+    )
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "needs scikit-learn 1.7 or later: pip install" in printed
+    assert message in printed
 
 
 # ----------------------------------------------------------------------- the same as scikit-learn

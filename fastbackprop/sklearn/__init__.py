@@ -9,10 +9,14 @@ This module needs scikit-learn 1.7 or later: ``pip install "fastbackprop[sklearn
 """
 
 try:
-    import sklearn as _sklearn  # noqa: F401
+    import sklearn as _sklearn
+
+    if tuple(map(int, _sklearn.__version__.split(".")[:2])) < (1, 7):
+        raise ImportError(f"found {_sklearn.__version__}")
 except ImportError as error:
     raise ImportError(
-        'fastbackprop.sklearn needs scikit-learn: pip install "fastbackprop[sklearn]"'
+        "fastbackprop.sklearn needs scikit-learn 1.7 or later: "
+        f'pip install "fastbackprop[sklearn]" ({error})'
     ) from error
 
 from fastbackprop.sklearn.classifier import MLPClassifier
