@@ -347,6 +347,16 @@ class TestSklearn:
         np.testing.assert_allclose(net.predict(inputs()), expected.reshape(20, -1), atol=1e-12)
         np.testing.assert_allclose(net.to_sklearn().predict(inputs()), expected, atol=1e-12)
 
+    def test_poisson_both_ways(self):
+        X, y = inputs(), np.arange(20) % 4
+        theirs = self.neural.MLPRegressor("poisson", max_iter=3, random_state=0).fit(X, y)
+        net = fb.from_sklearn(theirs)
+        assert net.loss_function == fb.Loss("poisson")
+        np.testing.assert_allclose(net.predict(X)[:, 0], theirs.predict(X), atol=1e-12)
+        back = net.to_sklearn()
+        assert (back.loss, back.out_activation_) == ("poisson", "exp")
+        np.testing.assert_allclose(back.predict(X), theirs.predict(X), atol=1e-12)
+
     def test_goes_on_with_partial_fit(self):
         net = make_net("relu")
         estimator = net.to_sklearn()

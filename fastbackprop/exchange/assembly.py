@@ -16,7 +16,11 @@ from fastbackprop.plan import Array
 from fastbackprop.storage import Contents
 
 # The loss that goes with an output, for models that are stored without theirs.
-_DEFAULT_LOSS = {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
+_DEFAULT_LOSS = {
+    "softmax": "cross_entropy",
+    "sigmoid": "binary_cross_entropy",
+    "exp": "poisson",
+}
 
 
 class Parts(NamedTuple):
@@ -35,8 +39,8 @@ def assemble(parts: Parts, loss: str | Loss | None, dtype: Any) -> Contents:
     parts : Parts
         Every Dense but the last names its activation, or is linear.
     loss : str, Loss or None
-        None takes cross_entropy after softmax, binary_cross_entropy after sigmoid, else mse. A
-        cross-entropy after a linear output takes the outputs for logits.
+        None takes cross_entropy after softmax, binary_cross_entropy after sigmoid, poisson after
+        exp, else mse. A cross-entropy after a linear output takes the outputs for logits.
     dtype : "float32", "float64" or None
         None takes float64 if any weight has it.
 

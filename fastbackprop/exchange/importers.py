@@ -30,8 +30,8 @@ def from_onnx(
         what only others need is not looked at.
     loss : str or Loss, optional
         For later training and `evaluate`; ONNX holds none. cross_entropy after softmax,
-        binary_cross_entropy after sigmoid, else mse. A cross-entropy after a linear output takes
-        the outputs for logits: `predict` then gives probabilities.
+        binary_cross_entropy after sigmoid, poisson after exp, else mse. A cross-entropy after a
+        linear output takes the outputs for logits: `predict` then gives probabilities.
     dtype : "float32" or "float64", optional
         Of the network; that of the weights unless given.
 

@@ -75,13 +75,14 @@ def export(contents: Contents, classes: Any) -> Any:
         else:
             estimator.partial_fit(rows, labels, classes=labels)
     else:
-        if output.name != "identity":
+        if output.name not in ("identity", "exp"):
             raise ValueError(
-                f"MLPRegressor has no output activation {output.name!r}; only a linear one"
+                f"MLPRegressor has no output activation {output.name!r}; only a linear one, and "
+                "exp with the Poisson loss"
             )
         if classes is not None:
             raise ValueError("classes are for networks with a cross-entropy loss")
-        estimator = MLPRegressor(**options)
+        estimator = MLPRegressor(**options, **({"loss": "poisson"} if output.name == "exp" else {}))
         y = np.zeros((2, n_out))
         estimator.partial_fit(np.zeros((2, n_in), contents.dtype), y if n_out > 1 else y[:, 0])
     estimator.coefs_ = [w for w, _ in pairs]
