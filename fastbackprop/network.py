@@ -898,8 +898,8 @@ class Network:
             Without scikit-learn.
         ValueError
             If scikit-learn has no such network: hidden activations that differ, or other than
-            relu, tanh, sigmoid and identity; outputs of a regression that are neither
-            linear nor exp, its Poisson loss.
+            relu, tanh, sigmoid and identity; outputs of a regression other than linear ones and
+            exp, which goes with its Poisson loss.
 
         Examples
         --------
