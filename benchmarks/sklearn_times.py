@@ -14,6 +14,7 @@ Writes `sklearn_times.md` into `benchmarks/results`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import warnings
@@ -140,7 +141,7 @@ def heading(epochs: int) -> list[str]:
         "# MLPClassifier and MLPRegressor beside scikit-learn's",
         "",
         f"{about['date']}; {about['cpu']}, {about['cores']} core(s), {about['system']};",
-        f"{versions}.",
+        f"{versions}; {load_of_machine()}.",
         "",
         f"Adam, {epochs} epochs (MNIST: {max(1, epochs // 20)}), batches of 200, float64. In "
         "brackets how many times as long as fastbackprop",
@@ -149,6 +150,13 @@ def heading(epochs: int) -> list[str]:
         + ". Scores are accuracies, of diabetes R².",
         "",
     ]
+
+
+def load_of_machine() -> str:
+    """How much else the machine has to do: far from 0, times are too long, and ratios off."""
+    if not hasattr(os, "getloadavg"):
+        return "its load is not known"
+    return f"load average before {os.getloadavg()[0]:.1f}"
 
 
 def table_head() -> list[str]:
