@@ -8,7 +8,7 @@ is for the test. The two libraries take turns with the same parameters, seed and
 float64, which is what their users have; the best of the turns of each counts. MNIST needs
 FASTBACKPROP_DATA or a download, and takes some minutes.
 
-Writes `sklearn_times.md` into `benchmarks/results`.
+Writes `sklearn_times.md` into `benchmarks/results`, or another file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data", type=lambda text: choices(text, DATA, str), default=list(DATA),
         help=f"with commas (default: {','.join(DATA)})",
     )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=RESULTS / "sklearn_times.md", metavar="FILE")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # a given number of epochs does not converge
     compile_kernels()
@@ -75,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             epochs = max(1, options.epochs // 20) if name == "mnist" else options.epochs
             lines.append(row(name, sizes, goal, compare(name, data, sizes, epochs, options.turns)))
             print(lines[-1], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "sklearn_times.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
 
 
