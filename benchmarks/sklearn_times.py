@@ -2,11 +2,15 @@
 
     python benchmarks/sklearn_times.py
     python benchmarks/sklearn_times.py --data iris,digits --epochs 50
+    python benchmarks/sklearn_times.py --one-thread
 
 Tables are standardised, MNIST is scaled to [0, 1], and a quarter (of MNIST its own 10,000 images)
 is for the test. The two libraries take turns with the same parameters, seed and number of epochs in
 float64, which is what their users have; the best of the turns of each counts. MNIST needs
 FASTBACKPROP_DATA or a download, and takes some minutes.
+
+With ``--one-thread`` each has one thread, and its CPU time counts: that is nearly the same whatever
+else the machine does meanwhile.
 
 Writes `sklearn_times.md` into `benchmarks/results`, or another file.
 """
@@ -18,7 +22,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +32,7 @@ import sklearn.neural_network as theirs
 from peers import RESULTS, choices, describe_machine, load_peers
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 import fastbackprop.sklearn as ours
 
@@ -65,17 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data", type=lambda text: choices(text, DATA, str), default=list(DATA),
         help=f"with commas (default: {','.join(DATA)})",
     )  # fmt: skip
+    parser.add_argument("--one-thread", action="store_true", help="CPU time of one thread each")
     parser.add_argument("--out", type=Path, default=RESULTS / "sklearn_times.md", metavar="FILE")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # a given number of epochs does not converge
     compile_kernels()
-    lines = [*heading(options.epochs), *table_head()]
+    lines = [*heading(options), *table_head()]
     print("\n".join(lines), flush=True)
     for name in options.data:
         data = load(name)
         for sizes, goal in SIZES.items():
             epochs = max(1, options.epochs // 20) if name == "mnist" else options.epochs
-            lines.append(row(name, sizes, goal, compare(name, data, sizes, epochs, options.turns)))
+            estimators = make_estimators(name, sizes, epochs, options.one_thread)
+            with threadpool_limits(1 if options.one_thread else None):
+                clock = time.process_time if options.one_thread else time.perf_counter
+                times = compare(estimators, data, options.turns, clock)
+            lines.append(row(name, sizes, goal, times))
             print(lines[-1], flush=True)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -101,41 +111,47 @@ def load(name: str) -> Data:
     return Data(scaler.transform(X), scaler.transform(X_test), y, y_test)
 
 
-def compare(
-    name: str, data: Data, sizes: tuple[int, ...], epochs: int, turns: int
-) -> tuple[Times, Times]:
-    """The times of fastbackprop's estimator and of scikit-learn's."""
+def make_estimators(name: str, sizes: tuple[int, ...], epochs: int, one_thread: bool) -> list[Any]:
+    """fastbackprop's and scikit-learn's, with the same parameters."""
     kind = "MLPRegressor" if name == "diabetes" else "MLPClassifier"
     options = {"hidden_layer_sizes": sizes, "random_state": 0, "max_iter": epochs}
     options |= {"tol": 0.0, "n_iter_no_change": epochs}
     if kind == "MLPRegressor":
         options["learning_rate_init"] = 0.01
-    estimators = [getattr(library, kind)(**options) for library in (ours, theirs)]
+    mine = getattr(ours, kind)(**options, n_threads=1 if one_thread else None)
+    return [mine, getattr(theirs, kind)(**options)]
+
+
+def compare(
+    estimators: list[Any], data: Data, turns: int, clock: Callable[[], float]
+) -> tuple[Times, Times]:
+    """The times of two estimators that take turns."""
     times: list[list[Times]] = [[], []]
     for _ in range(turns):
         for estimator, its_times in zip(estimators, times, strict=True):
             time.sleep(0.3)  # until the other library's threads no longer spin
-            its_times.append(turn(estimator, data))
-    mine, others = (Times(*map(min, zip(*its_times, strict=True))) for its_times in times)
-    return mine, others
+            its_times.append(turn(estimator, data, clock))
+    first, second = (Times(*map(min, zip(*its_times, strict=True))) for its_times in times)
+    return first, second
 
 
-def turn(estimator: Any, data: Data) -> Times:
-    start = time.perf_counter()
+def turn(estimator: Any, data: Data, clock: Callable[[], float]) -> Times:
+    start = clock()
     estimator.fit(data.X, data.y)
-    fit = time.perf_counter() - start
+    fit = clock() - start
     predictions = []
     for _ in range(PREDICTIONS):
-        start = time.perf_counter()
+        start = clock()
         estimator.predict(data.X_test)
-        predictions.append(time.perf_counter() - start)
+        predictions.append(clock() - start)
     return Times(fit, min(predictions), estimator.score(data.X_test, data.y_test))
 
 
 # ----------------------------------------------------------------------------------------- results
 
 
-def heading(epochs: int) -> list[str]:
+def heading(options: argparse.Namespace) -> list[str]:
+    epochs = options.epochs
     peers, _ = load_peers(["fastbackprop", "sklearn"])
     about = describe_machine(peers.values())
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
@@ -145,9 +161,10 @@ def heading(epochs: int) -> list[str]:
         f"{about['date']}; {about['cpu']}, {about['cores']} core(s), {about['system']};",
         f"{versions}; {load_of_machine()}.",
         "",
+        "CPU time of one thread each." if options.one_thread else "Threads as each chooses.",
         f"Adam, {epochs} epochs (MNIST: {max(1, epochs // 20)}), batches of 200, float64. In "
-        "brackets how many times as long as fastbackprop",
-        "scikit-learn takes; * where that is less than the goal, "
+        "brackets how many times as long as",
+        "fastbackprop scikit-learn takes; * where that is less than the goal, "
         + ", ".join(f"{goal:g} with {named(sizes)}" for sizes, goal in SIZES.items())
         + ". Scores are accuracies, of diabetes R².",
         "",

@@ -16,7 +16,17 @@ pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="not in a source tre
 
 def test_table(tmp_path):
     out = tmp_path / "results" / "table.md"
-    options = ["--turns", "1", "--epochs", "2", "--data", "iris,diabetes", "--out", str(out)]
+    options = [
+        "--one-thread",
+        "--turns",
+        "1",
+        "--epochs",
+        "2",
+        "--data",
+        "iris,diabetes",
+        "--out",
+        str(out),
+    ]
     printed = subprocess.run(
         [sys.executable, str(SCRIPT), *options], capture_output=True, text=True, check=True
     ).stdout
