@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 from numba import config
 
+from fastbackprop._kernels.jit import VECTOR_BITS
 from fastbackprop.plan import Plan
 
-# What a second thread costs and brings, measured on two cores of a server with AVX-512. Each thread
-# must fetch the parameters that the others changed, and take them back to change its own: a fifth
-# of a nanosecond a byte, which makes a step of 784-30-10 twice as long on two threads as on one.
-_FLOPS_A_SECOND = 95e9
+# What a second thread costs and brings, measured on two cores of a server with AVX-512: 95 GFLOP/s
+# of float32 for one, which are 16 lanes. Each thread must fetch the parameters that the others
+# changed, and take them back to change its own: a fifth of a nanosecond a byte, which makes a step
+# of 784-30-10 twice as long on two threads as on one.
+_FLOPS_A_SECOND_AND_LANE = 6e9
 _SECONDS_A_BYTE = 0.18e-9
 
 # What a row costs besides its products: to fetch it, activations, loss. 4-32-32-2 forward took
@@ -46,7 +48,8 @@ def _fastest(seconds: Callable[[int], float]) -> int:
 
 def _seconds_alone(plan: Plan, rows: int) -> float:
     """What one thread takes for a step of ``rows`` rows, without the update."""
-    return plan.flops(rows) / _FLOPS_A_SECOND + rows * _SECONDS_A_ROW
+    lanes = VECTOR_BITS / 8 / plan.dtype.itemsize
+    return plan.flops(rows) / (lanes * _FLOPS_A_SECOND_AND_LANE) + rows * _SECONDS_A_ROW
 
 
 def _seconds_lost(plan: Plan, rows: int, threads: int, by_inputs: int) -> float:
