@@ -11,7 +11,7 @@ from fastbackprop._kernels import passes
 from fastbackprop._kernels.columns import SPARSE_INPUTS, list_words
 from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import JOB
-from fastbackprop._kernels.team import SPINS_ALONE, SPINS_SHARED
+from fastbackprop._kernels.team import BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED
 from fastbackprop.division import available_threads, chunks_of, has_long_updates
 from fastbackprop.plan import Array, Plan, aligned_zeros, leading_dimension
 
@@ -54,7 +54,7 @@ class Job:
             threads=1,
         )
         self._stop = np.zeros(5, np.int64)
-        self._barrier = aligned_zeros(16, np.dtype(np.int64))
+        self._barrier = aligned_zeros(BARRIER_WORDS, np.dtype(np.int64))
         self.point(stop=self._stop, barrier=self._barrier)
 
     def set(self, **values: float) -> None:

@@ -16,6 +16,7 @@ from fastbackprop._kernels import measure
 from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.jit import VECTOR_BITS
 from fastbackprop._kernels.micro import MR, NV
+from fastbackprop._kernels.team import BARRIER_WORDS
 from fastbackprop.plan import Array, aligned_zeros, leading_dimension
 
 _VECTOR_BYTES = VECTOR_BITS // 8
@@ -108,7 +109,7 @@ def compile_kernels() -> None:
 
 
 def _counter() -> Array:
-    return aligned_zeros(16, np.dtype(np.int64))  # two cache lines: no neighbour shares the first
+    return aligned_zeros(BARRIER_WORDS, np.dtype(np.int64))
 
 
 def _team_seconds(work: Callable[[int], None], threads: int) -> float:

@@ -11,7 +11,7 @@ from kernel_harness import Memory, address, jit
 from numba import types
 
 from fastbackprop._kernels.simd import atomic_add, atomic_load, pointer
-from fastbackprop._kernels.team import SPINS_SHARED, barrier, share
+from fastbackprop._kernels.team import BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED, barrier, share
 
 
 @jit
@@ -83,7 +83,7 @@ def _rounds(place, counter, turn, threads, thread, rounds, seen):
 def test_barrier(threads):
     rounds, wrong = 2000 if threads < 3 else 500, []
     with Memory(np.float64) as memory:
-        place = memory.copy(np.zeros(1, np.int64))
+        place = memory.copy(np.zeros(BARRIER_WORDS, np.int64))
         counter = memory.copy(np.zeros(1, np.int64))
         seen = memory.copy(np.zeros(threads, np.int64))
 
@@ -100,3 +100,23 @@ def test_barrier(threads):
         assert wrong == [0] * (threads + 1)
         assert counter[0] == threads * rounds
         assert place[0] == (2 * threads * rounds if threads > 1 else 0)
+
+
+@jit
+def _late(place, thread):
+    """A thread that is late until the other has lost its patience, which it tells."""
+    if thread == 1:
+        while atomic_load(pointer(place, types.int64) + 8) == 0:
+            pass
+    barrier(place, 2, 2, SPINS_ALONE)
+
+
+def test_waits_are_short_after_a_late_thread():
+    with Memory(np.float64) as memory:
+        place = memory.copy(np.zeros(BARRIER_WORDS, np.int64))
+        team = [threading.Thread(target=_late, args=(address(place), i)) for i in range(2)]
+        for thread in team:
+            thread.start()
+        for thread in team:
+            thread.join()
+        assert place.tolist() == [2, *[0] * 7, 2 + 2 * 1000, *[0] * 7]
