@@ -66,13 +66,12 @@ class Source(ABC):
 _SHUFFLED_ROWS = 1 << 21
 
 
-def epoch_order(seed: int, epoch: int, n: int) -> Array:
-    """The order of rows in an epoch: a function of its arguments alone.
+def shuffled(rng: np.random.Generator, n: int) -> Array:
+    """The numbers below ``n`` in random order.
 
     Many rows are dealt into buckets at random, and each bucket is shuffled: every order is as
     likely as any other then, too (Rao 1961; Sandelius 1962).
     """
-    rng = np.random.default_rng([seed, epoch])
     if n <= _SHUFFLED_ROWS:
         return rng.permutation(n)
     buckets: list[list[Array]] = [[] for _ in range(2 * n // _SHUFFLED_ROWS)]
@@ -117,7 +116,7 @@ class ArraySource(Source):
         """All rows, in the order of this epoch."""
         order: Array | None = None
         if self._shuffle is True:
-            order = epoch_order(seed, epoch, len(self._data.X))
+            order = shuffled(np.random.default_rng([seed, epoch]), len(self._data.X))
         elif self._shuffle is not False:
             order = self._shuffle
         yield Part(self._data, self.batch, order)
@@ -168,7 +167,7 @@ class ShardSource(Source):
         name = self._shards.names[index]
         with named(name):
             data = self._check(*self._shards[index])
-        order = rng.permutation(len(data.X)) if self._shuffle else None
+        order = shuffled(rng, len(data.X)) if self._shuffle else None
         return Part(data, self.batch, order, name)
 
 

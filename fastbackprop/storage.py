@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -32,6 +32,9 @@ _VERSION = 1
 
 # What is copied at a time to be written.
 _PIECE_BYTES = 1024 * 1024
+
+# What is left to the disk at a time: Ctrl-C has to wait until that is written.
+_SYNCED_BYTES = 16 * 1024 * 1024
 
 TRAINING = "training"
 """The key of what a checkpoint has beside the network, and where the names of its tensors begin."""
@@ -83,7 +86,7 @@ def write(
     path: str | PathLike[str],
     contents: Contents,
     training: Mapping[str, Any] | None = None,
-    arrays: Mapping[str, Array] | None = None,
+    arrays: Mapping[str, Array | list[Array]] | None = None,
 ) -> None:
     """Write a network, replacing the file in one step.
 
@@ -95,8 +98,8 @@ def write(
         The network.
     training : mapping, optional
         What else a checkpoint describes, as JSON can hold it.
-    arrays : mapping from str to ndarray, optional
-        What else it holds.
+    arrays : mapping from str to ndarray or list of ndarray, optional
+        What else it holds; a list is one vector, of the elements of each in turn.
 
     Raises
     ------
@@ -113,7 +116,7 @@ def write(
         "epoch": contents.epoch,
         "classes": contents.classes,
     }
-    tensors = {}
+    tensors: dict[str, Array | list[Array]] = {}
     for i, (w, b) in enumerate(zip(contents.weights, contents.biases, strict=True)):
         tensors[f"layers.{i}.weight"] = w
         if b is not None:
@@ -140,34 +143,39 @@ def _type_name(dtype: np.dtype[Any]) -> str:
     return f"{dtype.kind.upper()}{8 * dtype.itemsize}"
 
 
-def _file_of(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes]:
-    """The safetensors file of some arrays, piece by piece.
+def _file_of(
+    tensors: Mapping[str, Array | list[Array]], metadata: Mapping[str, str]
+) -> Iterator[bytes]:
+    """The safetensors file of some arrays, or vectors in parts, piece by piece.
 
     safetensors' own `save` makes it of contiguous arrays (a padded one it would write wrong), all
     in memory at once: two copies of a network.
     """
+    parts = {
+        name: tensor if isinstance(tensor, list) else [tensor] for name, tensor in tensors.items()
+    }
     # In its order, in which each tensor is aligned: the largest elements first, then by name.
-    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    names = sorted(parts, key=lambda name: (-parts[name][0].itemsize, name))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name in names:
         tensor, begin = tensors[name], end
-        end += tensor.size * tensor.itemsize
+        size = sum(part.size for part in parts[name])
+        end += size * parts[name][0].itemsize
         header[name] = {
-            "dtype": _type_name(tensor.dtype),
-            "shape": tensor.shape,
+            "dtype": _type_name(parts[name][0].dtype),
+            "shape": [size] if isinstance(tensor, list) else tensor.shape,
             "data_offsets": [begin, end],
         }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in names:
-        rows = np.atleast_2d(
-            tensors[name].astype(tensors[name].dtype.newbyteorder("<"), copy=False)
-        )
-        step = max(1, _PIECE_BYTES * len(rows) // max(1, rows.nbytes))
-        for start in range(0, len(rows), step):
-            yield rows[start : start + step].tobytes()
+        for part in parts[name]:
+            rows = np.atleast_1d(part.astype(part.dtype.newbyteorder("<"), copy=False))
+            step = max(1, _PIECE_BYTES * len(rows) // max(1, rows.nbytes))
+            for start in range(0, len(rows), step):
+                yield rows[start : start + step].tobytes()
 
 
 def read(path: str | PathLike[str]) -> Contents:
@@ -308,9 +316,13 @@ def write_atomically(path: str | PathLike[str], content: Iterable[bytes]) -> Non
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.writelines(content)
-                file.flush()
-                os.fsync(file.fileno())
+                written = 0
+                for piece in content:
+                    written += file.write(piece)
+                    if written >= _SYNCED_BYTES:
+                        _sync(file)
+                        written = 0
+                _sync(file)
             os.chmod(name, 0o666 & ~_umask())
             os.replace(name, target)
         except BaseException:
@@ -323,6 +335,12 @@ def write_atomically(path: str | PathLike[str], content: Iterable[bytes]) -> Non
             raise
         # The system names a temporary file, or on a full disk none.
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Wait until what was written is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _make_durable(folder: Path) -> None:

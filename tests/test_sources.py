@@ -491,9 +491,13 @@ def test_data_larger_than_memory(large_files, kind):
 # --------------------------------------------------------------------------------- many rows
 
 
+def shuffled(seed, epoch, n):
+    return sources.shuffled(np.random.default_rng([seed, epoch]), n)
+
+
 def test_every_order_of_many_rows_is_as_likely(monkeypatch):
     monkeypatch.setattr(sources, "_SHUFFLED_ROWS", 2)
-    counts = collections.Counter(tuple(sources.epoch_order(0, e, 4).tolist()) for e in range(6000))
+    counts = collections.Counter(tuple(shuffled(0, e, 4).tolist()) for e in range(6000))
     assert len(counts) == 24
     # Chi-squared of 23 degrees of freedom: beyond 50 once in a thousand.
     assert sum((count - 250) ** 2 / 250 for count in counts.values()) < 50
@@ -501,10 +505,10 @@ def test_every_order_of_many_rows_is_as_likely(monkeypatch):
 
 @pytest.mark.parametrize("n", [3, 5, 16, 1000])
 def test_many_rows_are_each_taken_once(n, monkeypatch):
-    whole = sources.epoch_order(5, 6, n)
+    whole = shuffled(5, 6, n)
     np.testing.assert_array_equal(whole, np.random.default_rng([5, 6]).permutation(n))
     monkeypatch.setattr(sources, "_SHUFFLED_ROWS", 2)
-    order = sources.epoch_order(5, 6, n)
+    order = shuffled(5, 6, n)
     assert order.dtype == np.int64
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
-    np.testing.assert_array_equal(sources.epoch_order(5, 6, n), order)
+    np.testing.assert_array_equal(shuffled(5, 6, n), order)

@@ -433,3 +433,28 @@ def test_wrong_classes(tmp_path, names, error):
     save_file(load_file(path), path, {"fastbackprop": json.dumps(header)})
     with pytest.raises(fb.FileFormatError, match="class"):
         fb.load(path)
+
+
+def test_a_large_file_goes_to_the_disk_in_parts(tmp_path, monkeypatch):
+    """Ctrl-C has to wait for a part, not for the file."""
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(storage, "_SYNCED_BYTES", 1000)
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle)), sync(handle)))
+    storage.write_atomically(tmp_path / "file", [b"a" * 600] * 5)
+    sizes = [file.st_size for file in synced if stat.S_ISREG(file.st_mode)]
+    assert sizes == [1200, 2400, 3000]
+    assert (tmp_path / "file").read_bytes() == b"a" * 3000
+
+
+@pytest.mark.parametrize("reached", [0, 1, 3])
+def test_ctrl_c_while_a_file_is_written_leaves_the_old_one(tmp_path, reached):
+    def pieces():
+        yield from [b"new"] * reached
+        raise KeyboardInterrupt
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_atomically(path, pieces())
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
