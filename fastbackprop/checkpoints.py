@@ -36,7 +36,7 @@ class Snapshot(NamedTuple):
 
     network: Contents
     facts: Mapping[str, object]  # what must be the same where it is resumed, by name
-    slots: Mapping[str, Array]  # the optimizer's, each (n_parameters,)
+    slots: dict[str, list[Array]]  # the optimizer's, (n_in + bias, n_out) for each Dense layer
     steps: int
     rate_factor: float
     frozen: Sequence[int]
@@ -80,7 +80,9 @@ def write(path: Path, snapshot: Snapshot) -> None:
     TypeError
         If the state of a callback is nothing that a file can hold.
     """
-    arrays = {f"slots.{name}": slot for name, slot in snapshot.slots.items()}
+    arrays: dict[str, Array | list[Array]] = {
+        f"slots.{name}": slot for name, slot in snapshot.slots.items()
+    }
     callbacks = []
     for i, (kind, state) in enumerate(snapshot.callbacks):
         plain, own = {}, []
@@ -200,17 +202,19 @@ class _Arrays:
 
 def _snapshot(network: Contents, training: Mapping[str, Any], file: Any) -> Snapshot:
     arrays = _Arrays(file)
-    n_parameters = sum(w.size for w in network.weights)
-    n_parameters += sum(b.size for b in network.biases if b is not None)
+    pairs = zip(network.weights, network.biases, strict=True)
+    shapes = [(len(w) + (b is not None), w.shape[1]) for w, b in pairs]
+    ends = np.cumsum([rows * n_out for rows, n_out in shapes])
     slots = {}
     for name in _names("slots", training["slots"]):
         slot = arrays.take(f"slots.{name}")
-        if slot.shape != (n_parameters,) or slot.dtype != network.dtype:
+        if slot.shape != (ends[-1],) or slot.dtype != network.dtype:
             raise ValueError(
                 f"the slot {name} is {slot.dtype} {slot.shape}; expected {network.dtype} "
-                f"{(n_parameters,)}"
+                f"({ends[-1]},)"
             )
-        slots[name] = slot
+        parts = np.split(slot, ends[:-1])
+        slots[name] = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
     frozen = [counter("frozen", number) for number in _list("frozen", training["frozen"])]
     if any(number >= len(network.weights) for number in frozen):
         raise ValueError(f"frozen is {frozen}; there are {len(network.weights)} Dense layers")

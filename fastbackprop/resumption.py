@@ -32,11 +32,11 @@ def take_snapshot(
     callbacks: Sequence[Callback],
     record: History,
 ) -> Snapshot:
-    """The training as it is after an epoch, for a file; parameters are views."""
+    """The training as it is after an epoch, for a file; parameters and slots are views."""
     return Snapshot(
         storage.contents_of(net.layers, state, net.classes),
         {**_optimizer_facts(optimizer), **source.facts()},
-        {name: state.plan.pack(slot) for name, slot in state.slots.items()},
+        {name: state.plan.matrices(slot) for name, slot in state.slots.items()},
         state.steps,
         state.rate_factor,
         sorted(state.frozen),
@@ -102,14 +102,21 @@ class Resumption:
         self._states(callbacks)
 
     def apply(self, net: Network, state: State, source: Source, optimizer: Optimizer) -> History:
-        """Put everything back but the callbacks; returns the history of the call of fit."""
+        """Put everything back but the callbacks; returns the history of the call of fit.
+
+        The snapshot is used up: what has been copied from it is let go, since it is as large as the
+        network and the optimizer's state are.
+        """
         snapshot = self.snapshot
         source.skip(len(snapshot.record.epoch))
         storage.restore(snapshot.network, state)
+        snapshot.network.weights.clear()
         state.forget()
         state.use(optimizer)
-        for name, values in snapshot.slots.items():
-            state.plan.unpack(values, state.slots[name])
+        while snapshot.slots:
+            name, slot = snapshot.slots.popitem()
+            for own, stored in zip(state.plan.matrices(state.slots[name]), slot, strict=True):
+                own[...] = stored
         state.steps, state.rate_factor = snapshot.steps, snapshot.rate_factor
         state.frozen = frozenset(snapshot.frozen)
         net.history = snapshot.earlier

@@ -105,6 +105,16 @@ class State:
         pieces = range(0, self.params.size, _PIECE)
         return all(np.isfinite(self.params[start : start + _PIECE]).all() for start in pieces)
 
+    def first_not_finite(self) -> str:
+        """The first parameter that is not finite, of a state that has one: "weights[1][3, 5]"."""
+        for i, matrix in enumerate(self.plan.matrices(self.params)):
+            bad = ~np.isfinite(matrix)
+            if bad.any():
+                row, column = np.unravel_index(bad.argmax(), bad.shape)
+                is_weight = row < self.plan.stages[i].dense.n_in
+                return f"weights[{i}][{row}, {column}]" if is_weight else f"biases[{i}][{column}]"
+        raise ValueError("every parameter is finite")
+
     def steps_with(self, optimizer: Optimizer) -> int:
         """Steps that an equal optimizer has taken: the number of its next one."""
         return self.steps if optimizer == self.optimizer else 0

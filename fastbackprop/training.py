@@ -139,16 +139,22 @@ class Epochs:
             for part in self._source.parts(state.seed, state.epoch):
                 self._run_part(part, totals)
                 del part  # before the next one is read
+            seconds = time.perf_counter() - start
+            if not state.is_finite:
+                # NaN makes the loss of the next step NaN; so it is of the last one, or infinite.
+                self._diverge(f"{state.first_not_finite()} became infinite or NaN in")
         except DivergenceError:
+            raise
+        except KeyboardInterrupt:
+            # Steps of a training that has diverged already, but has yet to find out.
+            if not state.is_finite:
+                self._go_back()
             raise
         except Exception:  # a row, the source itself or a schedule
             if self._former is not None or state.steps != steps_before:
                 self._good.put_back()
                 state.restore(self._former)
             raise
-        seconds = time.perf_counter() - start
-        if not state.is_finite:
-            self._diverge("a parameter became infinite or NaN in")
         # Rows that have all been seen are not looked at again.
         self._former = None
         state.epoch += 1
@@ -188,13 +194,16 @@ class Epochs:
         if not self._source.is_whole:
             job.release()
 
-    def _diverge(self, what: str) -> None:
-        """Put back the parameters from before the epoch, and say so."""
-        state = self._state
+    def _go_back(self) -> None:
+        """Put back the parameters from before the epoch, which the optimizer's state is not of."""
+        self._state.forget()
         self._good.put_back()
-        epoch = state.epoch
-        state.epoch += 1
-        state.forget()
+
+    def _diverge(self, what: str) -> None:
+        """Go back, and say so."""
+        epoch = self._state.epoch
+        self._go_back()
+        self._state.epoch += 1
         raise DivergenceError(
             f"training diverged: {what} epoch {epoch}. The network has the parameters it had "
             "before that epoch. Try a smaller learning_rate, clip_norm in the optimizer, or "
@@ -295,6 +304,7 @@ class _Step:
     # It must not hold the state, which holds it: only the garbage collector would free them.
     def __init__(self, state: State, optimizer: Optimizer) -> None:
         self._optimizer, self._frozen = optimizer, state.frozen
+        self._before = Spare(state.params)
         self._sums = {name: np.empty(1) for name in _SUMS}
         self._rate = np.empty(1)
         self._room = (0, 0, 0, False)  # rows, threads, chunks and whether updates are long
@@ -316,10 +326,16 @@ class _Step:
         if n > rows or others != [threads, chunks, long]:
             reserve_steps(self._job, state, self._optimizer, n, threads, by_inputs=0)
             self._room = n, threads, chunks, long
-            self.n_bytes = self._job.n_bytes
+            self.n_bytes = self._job.n_bytes + state.params.nbytes
+
+    def go_back(self, state: State) -> None:
+        """Put back the parameters from before the step, which the optimizer's state is not of."""
+        state.forget()
+        self._before.put_back()
 
     def run(self, state: State, data: TrainingData, rate: float) -> float:
         """Take the step; returns the loss from before it."""
+        self._before.keep()
         job, n = self._job, len(data.X)
         # The optimizer's arrays may be others since the last step.
         job.point(**state.slot_arrays())
@@ -346,18 +362,23 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
     prepared = state.idle.take(_Step)
     if prepared is None or not prepared.serves(state, optimizer):
         prepared = _Step(state, optimizer)
-    before = state.params.copy()
     try:
         loss = prepared.run(state, data, rate)
+        if not (np.isfinite(loss) and state.is_finite):
+            what = f"its loss was {loss}"
+            if np.isfinite(loss):
+                what = f"{state.first_not_finite()} became infinite or NaN"
+            prepared.go_back(state)
+            raise DivergenceError(
+                f"the step diverged: {what}. The parameters are as they were. Try a smaller "
+                "learning_rate, clip_norm in the optimizer, or inputs scaled to about 1."
+            )
     except ValueError:
         state.restore(former)
         raise
+    except KeyboardInterrupt:
+        if not state.is_finite:
+            prepared.go_back(state)
+        raise
     state.idle.keep(_Step, prepared, prepared.n_bytes)
-    if not (np.isfinite(loss) and state.is_finite):
-        state.params[...] = before
-        state.forget()
-        raise DivergenceError(
-            f"the step diverged: its loss was {loss}. The parameters are as they were. Try a "
-            "smaller learning_rate, clip_norm in the optimizer, or inputs scaled to about 1."
-        )
     return loss

@@ -290,6 +290,64 @@ def test_ctrl_c_at_any_line_of_training():
     assert int(run(AT_EACH_LINE)) > 100
 
 
+AFTER_DIVERGENCE = textwrap.dedent(
+    """
+    # Raises what Ctrl-C raises at each line of training.py, in a training that diverges.
+    import copy
+    import sys
+
+    import numpy as np
+
+    import fastbackprop as fb
+    from fastbackprop import training
+
+    class InterruptAt:
+        def __init__(self, line):
+            self.left = line
+
+        def __call__(self, frame, event, argument):
+            return self.at_line if frame.f_code.co_filename == training.__file__ else None
+
+        def at_line(self, frame, event, argument):
+            if event == "line":
+                if self.left == 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+                self.left -= 1
+            return self.at_line
+
+    X, y, sgd = np.ones((4, 3)), np.ones((4, 2)), fb.SGD(0.01, momentum=0.9)
+    start = fb.Network([3, 4, 2], "relu", "mse", random_state=0)
+    calls = {
+        "fit": lambda net, scale: net.fit(X * scale, y, 2, 2, sgd, verbose=0),
+        "train_step": lambda net, scale: net.train_step(X * scale, y, sgd),
+    }
+    for name, call in calls.items():
+        lines, ended = 0, False
+        while not ended:
+            net = copy.deepcopy(start)
+            sys.settrace(InterruptAt(lines))
+            try:
+                call(net, 1e30)
+            except fb.DivergenceError:
+                ended = True
+            except KeyboardInterrupt:
+                lines += 1
+            finally:
+                sys.settrace(None)
+            assert np.isfinite(net.get_parameters()).all(), (name, lines)
+            call(net, 1)
+        print(name, lines)
+    """
+)
+
+
+def test_ctrl_c_leaves_no_training_that_has_diverged():
+    lines = dict(line.split() for line in run(AFTER_DIVERGENCE).splitlines())
+    assert int(lines["fit"]) > 50
+    assert int(lines["train_step"]) > 20
+
+
 def test_an_interrupted_evaluation_does_not_undo_the_epoch():
     def interrupt(y, outputs):
         raise KeyboardInterrupt

@@ -76,10 +76,17 @@ def test_training_takes_memory_for_the_optimizer_alone(monkeypatch, tmp_path):
         finally:
             tracemalloc.stop()
 
-    train = partial(net.fit, X, X[:, :2], 2, 8, fb.Adam(1e-6), threads=1, verbose=0)
-    assert 2.0 < peak_of(train) < 2.5  # two slots
-    assert peak_of(train) < 0.5
+    adam = fb.Adam(1e-6)
+    train = partial(net.fit, X, X[:, :2], batch_size=8, optimizer=adam, threads=1, verbose=0)
+    assert 2.0 < peak_of(partial(train, epochs=2)) < 2.5  # two slots
+    assert peak_of(partial(train, epochs=2)) < 0.5
+    assert peak_of(partial(net.train_step, X, X[:, :2], adam)) < 0.5
     assert peak_of(partial(net.save, tmp_path / "net")) < 0.5
+    folder = tmp_path / "run"
+    assert peak_of(partial(train, epochs=2, callbacks=fb.Checkpoint(folder, every=2))) < 0.8
+    other = net.clone()
+    resume = partial(other.fit, X, X[:, :2], 3, 8, adam, threads=1, verbose=0, resume_from=folder)
+    assert peak_of(resume) < 4.5  # two slots; in the file two more, and the parameters until read
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -474,7 +474,9 @@ def test_a_schedule_that_fails_later_leaves_the_optimizer_as_it_is():
 def test_divergence_in_the_last_step_of_an_epoch():
     net, X, y = problem("mse", "identity")
     before = bits(net)
-    with pytest.raises(fb.DivergenceError, match="a parameter became infinite or NaN in epoch 0"):
+    with pytest.raises(
+        fb.DivergenceError, match=r"weights\[0\]\[0, 0\] became infinite or NaN in epoch 0"
+    ):
         net.fit(X * 1e10, y, epochs=2, batch_size=N, optimizer=fb.SGD(1e308), verbose=0)
     np.testing.assert_array_equal(bits(net), before)
 
@@ -577,7 +579,7 @@ def test_threads_do_not_outlive_fit(threads):
 
     net.fit(X, y, epochs=2, threads=threads, callbacks=[Count()], verbose=1)
     assert threading.enumerate() == before
-    assert seen == [0 if threads in (1, None) else threads] * 2
+    assert seen == [(threads or 1) - 1] * 2  # of short work the caller does a share
 
 
 def test_one_network_is_trained_by_one_thread_at_a_time():
