@@ -11,6 +11,7 @@ from fastbackprop._kernels import passes
 from fastbackprop._kernels.columns import SPARSE_INPUTS, list_words
 from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import JOB
+from fastbackprop._kernels.signals import signals_held
 from fastbackprop._kernels.team import BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED
 from fastbackprop.division import available_threads, chunks_of, has_long_updates
 from fastbackprop.plan import Array, Plan, aligned_zeros, leading_dimension
@@ -196,4 +197,5 @@ def compile_kernels(dtype: np.dtype[Any]) -> None:
 
     signature = (types.intp, types.intp, from_dtype(dtype))
     if signature not in passes.run.overloads:
-        passes.run.compile(signature)
+        with signals_held():
+            passes.run.compile(signature)

@@ -16,6 +16,7 @@ ROOT = Path(fb.__file__).parent
 LAYOUT = [
     "_version",
     "_kernels",
+    "_kernels.signals",
     "_kernels.jit",
     "_kernels.codes",
     "_kernels.simd.types",

@@ -29,6 +29,8 @@ from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
+from fastbackprop._kernels.signals import let_signals_in
+
 _WIDTHS = (512, 256, 128)
 
 
@@ -210,6 +212,7 @@ class _LinkedLibrary(JITCodeLibrary):
     """
 
     def finalize(self) -> None:
+        let_signals_in()
         for library in dict.fromkeys(self._linking_libraries):
             self._reload_init.update(library._reload_init)
             self._final_module.link_in(library._get_module_for_linking(), preserve=True)
@@ -237,6 +240,7 @@ class _KernelCompiler(Compiler):
     """Numba's compiler, putting what it makes into a library that is only linked."""
 
     def __init__(self, *args: Any) -> None:
+        let_signals_in()
         super().__init__(*args)
         name = f"fastbackprop.{next(_numbers)}"
         self.state.library = _LinkedLibrary(self.state.targetctx.codegen(), name)
