@@ -97,6 +97,7 @@ def moved(job, side):
 def guard(side):
     """Move the arrays of all calls of kernels from now on."""
     run_team, run_here, run_few = team.Team.run, team._run_here, inference._FewRows.__call__
+    run_share = Job.run
 
     def run(self, job):
         with moved(job, side):
@@ -115,7 +116,12 @@ def guard(side):
             self._take(len(X))
         return run_few(self, X)
 
+    def run_moved(self, thread):
+        assert isinstance(self._barrier.base, ctypes.Array), "a call whose arrays have not moved"
+        run_share(self, thread)
+
     team.Team.run, team._run_here, inference._FewRows.__call__ = run, run_alone, call
+    Job.run = run_moved
 
 
 # ----------------------------------------------------------------------------------------- cases
