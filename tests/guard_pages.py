@@ -6,6 +6,16 @@ runs 100 drawn cases; a read or a write beyond a buffer ends the process. Before
 kernels all arrays that they are given move to such places, and back when they return; what is
 theirs to overwrite, and the padding of parameters, is filled with NaN first. It prints a digest of
 all results, which is the same with `after`, `before` and `nowhere`, where nothing of this is done.
+With `heap` each array is a block of its own, whose bounds a checker such as Valgrind watches. That
+knows AVX2 at most, so kernels are compiled for it, once without the checker:
+
+    export FASTBACKPROP_SIMD=256 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma
+    export NUMBA_CACHE_DIR=$(mktemp -d) PYTHONMALLOC=malloc
+    python tests/guard_pages.py heap 1
+    valgrind --redzone-size=256 --log-file=valgrind.txt python tests/guard_pages.py heap 20
+
+No error of a kernel's was found in the first SAMPLE cases: its addresses have no names ("at 0x...: ???").
+The interpreter has some of its own.
 """
 
 import contextlib
@@ -26,6 +36,8 @@ from fastbackprop.job import Job
 _PAGE = mmap.PAGESIZE
 _PROT_NONE = 0
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.malloc.restype = ctypes.c_void_p
+_LIBC.malloc.argtypes = [ctypes.c_size_t]
 _MAPPED = []  # what must stay
 _FREE = defaultdict(list)  # places by their number of pages
 
@@ -56,6 +68,11 @@ def _place(n_pages):
     return start + _PAGE
 
 
+def _block(size):
+    """The address of so many bytes of the heap, as Valgrind watches them."""
+    return _LIBC.malloc(size)
+
+
 def _view(array, address):
     """An array like another, whose first element is elsewhere."""
     low, high = _bounds(array)
@@ -74,8 +91,11 @@ def moved(job, side):
         low, high = _bounds(array)
         size = high - low
         n_pages = max(-(-size // _PAGE), 1)
-        start = _place(n_pages)
-        address = start + (n_pages * _PAGE - size if side == "after" else 0)
+        if side == "heap":
+            start = address = _block(size)
+        else:
+            start = _place(n_pages)
+            address = start + (n_pages * _PAGE - size if side == "after" else 0)
         if name in _OVERWRITTEN:
             ctypes.memset(address, 0xFF, size)  # a NaN of any type
         else:
@@ -89,7 +109,10 @@ def moved(job, side):
         for array, low, size, address, n_pages, start in places:
             if array.flags.writeable:
                 ctypes.memmove(low, address, size)
-            _FREE[n_pages].append(start)
+            if side == "heap":
+                _LIBC.free(ctypes.c_void_p(start))
+            else:
+                _FREE[n_pages].append(start)
         job._stop, job._barrier = stop, barrier
         job.point(**former)
 
