@@ -486,8 +486,8 @@ class Network:
         Notes
         -----
         Ctrl-C takes longer in two places: the update of over 50 million parameters, which is ended
-        (0.7 s for 100 million), and, where kernels are compiled for the first time, the two or three
-        seconds in which LLVM makes their machine code.
+        (0.7 s for 100 million), and, where kernels are compiled for the first time, the two or
+        three seconds in which LLVM makes their machine code.
 
         One `random_state`, one result, to the last bit of every parameter and loss: for any number
         of threads, in every run, process and start method of processes, whichever type holds the

@@ -14,8 +14,7 @@ knows AVX2 at most, so kernels are compiled for it, once without the checker:
     python tests/guard_pages.py heap 1
     valgrind --redzone-size=256 --log-file=valgrind.txt python tests/guard_pages.py heap 20
 
-No error of a kernel's was found in the first SAMPLE cases: its addresses have no names ("at 0x...: ???").
-The interpreter has some of its own.
+An error in a kernel is one whose address has no name ("at 0x4A2B1C0: ???"), and there must be none.
 """
 
 import contextlib
