@@ -100,9 +100,9 @@ def chunks_of(plan: Plan, rows: int) -> int:
     return _CHUNKS if small and not drops else 0
 
 
-# Beyond this many multiplications and additions in the main thread or in an update, Ctrl-C would
-# have to wait: a tenth of a second, and two of them on a slow core. A row costs at least as much as
-# so many, in whatever small network and batch.
+# Ctrl-C waits for a call that is made in the caller's thread, and for an update that has begun. So
+# they take no more arithmetic than so much: 10 ms and a tenth of a second, or twice that on a slow
+# core. An update is a third of a step. A row costs as much as 3,000 operations in any network.
 _LONG_CALL = 1e9
 _LONG_UPDATE = 4e10 / 3
 _FLOPS_A_ROW = 3000

@@ -279,7 +279,7 @@ def _as_order(shuffle: Any, n: int) -> bool | Array:
         raise ValueError(
             f"shuffle[{outside[0]}] is {order[outside[0]]}; row numbers must be from 0 to {n - 1}"
         )
-    return np.ascontiguousarray(order, dtype=np.int64)
+    return order.astype(np.int64)  # a copy, which a callback cannot change while kernels follow it
 
 
 def _as_callbacks(callbacks: Any) -> tuple[Callback, ...]:

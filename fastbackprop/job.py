@@ -1,4 +1,4 @@
-"""A job: the record that the kernels read, and the only place where Python calls them."""
+"""A job: the record that the kernels read, and the only place where networks call them."""
 
 from __future__ import annotations
 
@@ -170,9 +170,9 @@ class Job:
 
     @property
     def has_run_first(self) -> bool:
-        """Whether the first thread's part has been run since `begin`, if nothing it called raised.
+        """Whether the first thread's part has been run since `begin`.
 
-        An exception between two lines of the caller's cannot come between the part and this.
+        The kernel says so, so that no exception can come between the part and this.
         """
         return bool(self._stop.item(4))
 

@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from fastbackprop.job import Job, compile_kernels
@@ -91,20 +92,19 @@ class Team:
         Whoever uses a team calls it once more after ``with``: Ctrl-C may have come when the end of
         that had yet to begin.
         """
-        interrupt: BaseException | None = None
-        while True:
-            # No exception may leave before the last thread has ended.
-            try:
-                for calls in self._calls:
-                    calls.put(None)
-                for worker in self._workers:
-                    if worker.is_alive():
-                        worker.join()
-                break
-            except BaseException as error:
-                interrupt = error
+        interrupt = _insist(self._end)
         if interrupt is not None:
             raise interrupt
+
+    def _end(self, interrupted: bool) -> None:
+        """What `dismiss` does, which may be called again after an exception."""
+        for calls in self._calls:
+            calls.put(None)
+        for worker in self._workers:
+            if interrupted:
+                _wait_until_gone(worker)
+            else:
+                worker.join()
 
     def _gather(self) -> None:
         """Start the workers."""
@@ -121,12 +121,9 @@ class Team:
                 self._calls.append(calls)
                 self._workers.append(worker)
                 worker.start()
-        except KeyboardInterrupt:
-            _wait_for_start(self._workers[-1:])
-            self.dismiss()
-            raise
         except BaseException:
-            self.dismiss()
+            # The last of them may be about to come to life, and is not to be joined.
+            _insist(lambda interrupted: self._end(interrupted=True))
             raise
 
     def run(self, job: Job) -> None:
@@ -142,22 +139,39 @@ class Team:
         if os.getpid() != self._process:  # a callback has forked, which no thread but its own does
             self._gather()
         call = _Call(job, self._numbers)
-        interrupt: BaseException | None = None
-        while True:
-            # No exception may leave before the whole team has begun and has come back.
-            try:
-                for calls in self._calls:
-                    calls.put(call)
-                if 0 not in self._numbers and not job.has_run_first:
-                    job.run(0)
-                call.wait()
-                break
-            except BaseException as error:
-                interrupt = error
+
+        def take_part(interrupted: bool) -> None:
+            if interrupted:
                 job.request_stop()
-        failure = call.failure or interrupt
+            for calls in self._calls:
+                calls.put(call)
+            if 0 not in self._numbers and not job.has_run_first:
+                job.run(0)
+            call.wait()
+
+        interrupt = _insist(take_part)
+        failure = interrupt if call.failure is None else call.failure
         if failure is not None:
             raise failure
+
+
+def _insist(work: Callable[[bool], None]) -> BaseException | None:
+    """Call ``work`` until it returns; no exception leaves before, and the last one is returned.
+
+    Its argument is whether there was one. Handlers of several signals may raise one after another:
+    the second one here, where the first has been caught, comes to the outer loop.
+    """
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            while True:
+                try:
+                    work(interrupt is not None)
+                    return interrupt
+                except BaseException as error:
+                    interrupt = error
+        except BaseException as error:
+            interrupt = error
 
 
 def _run_here(job: Job) -> None:
@@ -167,10 +181,16 @@ def _run_here(job: Job) -> None:
     job.run(0)
 
 
-def _wait_for_start(workers: list[threading.Thread]) -> None:
-    """Wait for threads whose start was interrupted, and may be about to come to life."""
+def _wait_until_gone(worker: threading.Thread) -> None:
+    """Wait for the end of a thread whose start, or the wait for which, was interrupted.
+
+    `Thread.join` cannot be called again then: in Python 3.11 it may believe that a running thread
+    has ended, or wait for one that has.
+    """
     deadline = time.monotonic() + 0.1
-    while not all(worker.is_alive() for worker in workers) and time.monotonic() < deadline:
+    while worker in threading.enumerate():
+        if worker.ident is None and time.monotonic() > deadline:
+            return  # it was interrupted before there was a thread
         time.sleep(0.001)
 
 

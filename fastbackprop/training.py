@@ -108,18 +108,21 @@ class Epochs:
         state.use(recipe.optimizer)
         self._job = training_job(state, recipe.optimizer)
         self._sums = {name: np.zeros(steps) for name in _SUMS}
-        self._rows = 0
+        # Room for so many rows; and what decides how a step is rounded, which must follow from its
+        # own rows, not from those before it, so that a resumed training has the same bits.
+        self._rows, self._rounding = 0, (0, False)
         self._reserve(batch)
         self._good = Spare(state.params)
         compile_kernels(state.plan.dtype)  # so that the first epoch's seconds are those of training
 
     def _reserve(self, rows: int) -> None:
         """Make room for steps on so many rows."""
-        if rows > self._rows:
-            threads = self.team.threads
-            by_inputs = layers_by_inputs(self._state.plan, rows, threads)
+        plan, threads = self._state.plan, self.team.threads
+        rounding = chunks_of(plan, rows), has_long_updates(plan, rows)
+        if rows > self._rows or rounding != self._rounding:
+            by_inputs = layers_by_inputs(plan, rows, threads)
             reserve_steps(self._job, self._state, self._recipe.optimizer, rows, threads, by_inputs)
-            self._rows = rows
+            self._rows, self._rounding = rows, rounding
 
     def run(self) -> dict[str, float]:
         """One epoch; returns what was measured.

@@ -755,3 +755,20 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     assert report["kills"] >= kills
     assert len(set(report["epochs"])) > 3  # they fell on different moments
     print(report)
+
+
+def test_batches_of_different_sizes(tmp_path):
+    """Whether a step is cut into chunks follows from its own rows, not from those before it."""
+    rng = np.random.default_rng(0)
+    batches = [(rng.random((n, 20)), rng.integers(0, 3, n)) for n in (100, 2000, 400)]
+    start = fb.Network([20, 32, 3], "relu", "cross_entropy", random_state=0)
+    whole, by_steps, resumed = start.clone(), start.clone(), start.clone()
+    whole.fit(batches, epochs=4, verbose=0)
+    for _ in range(4):
+        for X, y in batches:
+            by_steps.train_step(X, y)
+    np.testing.assert_array_equal(bits(by_steps), bits(whole))
+    resumed.fit(batches, epochs=2, callbacks=[fb.Checkpoint(tmp_path)], verbose=0)
+    again = start.clone()
+    again.fit(batches, epochs=4, resume_from=tmp_path, verbose=0)
+    np.testing.assert_array_equal(bits(again), bits(whole))

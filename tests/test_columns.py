@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from comparison import bits
 from kernel_harness import (
     Memory,
     address,
@@ -312,3 +313,20 @@ def test_a_network_used_again_with_other_columns():
     assert_same_bits(net.predict(Z[:5]), other.predict(Z[:5]))
     net.predict(np.ones((5, 300)))
     assert_same_bits(net.predict(Z[:5]), other.predict(Z[:5]))
+
+
+@pytest.mark.parametrize("weight", [-0.0, 1e-40, -1e-40])
+def test_weights_of_minus_zero_and_subnormal_ones(weight):
+    """Adding nothing changes their bits, which leaving columns out must not hide."""
+    rng = np.random.default_rng(0)
+    X, y = rng.random((64, 128), np.float32), rng.standard_normal((64, 64))
+    X[:, 3:] = 0
+    results = []
+    # Teams of the last two sizes divide this by rows, and leave no column out.
+    for threads in (1, 2, 3):
+        net = fb.Network([128, 64, 64], "tanh", "mse", random_state=0)
+        net.weights[0][...] = weight
+        net.fit(X, y, 1, 64, fb.SGD(0.01), threads=threads, verbose=0)
+        results.append(bits(net))
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0])

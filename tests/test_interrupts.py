@@ -1,5 +1,6 @@
 """Ends that nobody planned: whole steps, no thread left behind, and a network that goes on."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from comparison import bits
 
 import fastbackprop as fb
-from fastbackprop import division, job
+from fastbackprop import division, job, team, training
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fb.__file__).parents[1])}
@@ -438,3 +439,49 @@ def test_no_thread_outlives_fit(end, threads, tmp_path):
     assert np.isfinite(bits(net).view(net.dtype)).all()
     done = len(net.history.epoch)
     assert net.fit(X, Y, 1, verbose=0).epoch[0] >= done
+
+
+# ------------------------------------------------------------- exceptions one after the other
+
+
+def lines_of(function):
+    """The numbers of a function's lines, and of those of functions within it."""
+    code = function.__code__
+    codes = [code, *(part for part in code.co_consts if hasattr(part, "co_lines"))]
+    return {line for part in codes for _, _, line in part.co_lines() if line}
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_an_exception_while_another_is_handled(background, monkeypatch):
+    """Two signals at once: at any line where a team works, and where it is asked to stop."""
+    monkeypatch.setattr(training, "is_long", lambda plan, rows: background)
+    X, y = np.eye(3), np.array([0, 1, 1])
+    start = fb.Network([3, 40, 2], loss="cross_entropy", random_state=0)
+    start.fit(X, y, 1, threads=2, verbose=0)  # compiles
+    request_stop = job.Job.request_stop
+    for line in lines_of(team.Team.run) | lines_of(team._insist):
+        pending = [KeyboardInterrupt(), LookupError()]
+
+        def trace(frame, event, argument, line=line, pending=pending):
+            if frame.f_code.co_filename != team.__file__:
+                return None
+            if event == "line" and frame.f_lineno == line and len(pending) == 2:
+                raise pending.pop(0)
+            return trace
+
+        def stop(asked, pending=pending):
+            if len(pending) == 1:
+                raise pending.pop()
+            request_stop(asked)
+
+        monkeypatch.setattr(job.Job, "request_stop", stop)
+        net = copy.deepcopy(start)
+        sys.settrace(trace)
+        try:
+            net.fit(X, y, 1, threads=2, verbose=0)
+        except (KeyboardInterrupt, LookupError):
+            assert len(pending) < 2
+        finally:
+            sys.settrace(None)
+        assert threading.active_count() == 1, line
+        net.fit(X, y, 1, threads=2, verbose=0)

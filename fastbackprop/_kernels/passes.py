@@ -503,7 +503,8 @@ def _evaluate(job, work, scratch, thread):
     """Outputs, or losses and scores, of rows [first, last) of the data, in blocks of rows.
 
     The blocks are shared among ``job.threads`` threads, each with a workspace of its own. Rows that
-    need no conversion stay where they are: to copy them took a sixth of the time of 784-128-10.
+    need no conversion stay where they are, but in blocks in which zeros are looked for: to copy all
+    took a sixth of the time of 784-128-10.
     """
     outputs = pointer(job.outputs, work)
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)

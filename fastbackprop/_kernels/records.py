@@ -111,7 +111,7 @@ JOB = np.dtype(
         ("row_norms", _I),  # float64, one a row of parameters, for clipping
         # results
         ("outputs", _I),  # (n, n_out) contiguous; or 0
-        ("input_gradients", _I),  # (n, n_in) contiguous; or 0
+        ("input_gradients", _I),  # (n, n_in), rows of the first layer's ld_x; or 0
         ("row_loss", _I),  # float64, one a row of the batch (training) or of the data (evaluation)
         ("row_score", _I),
         ("step_loss", _I),  # float64, one a step: sums, not means
@@ -128,8 +128,11 @@ JOB = np.dtype(
         ("stop", _I),
         ("work", _I),
         ("target_rows", _I),  # offset in the workspace; rows of the last layer's ld_dz
-        ("work_stride", _I),  # elements from one thread's workspace to the next (evaluation)
-        ("zeros", _I),  # a row of zeros, as wide as the widest layer
+        (
+            "work_stride",
+            _I,
+        ),  # elements from one thread's workspace to the next; 0 where they share it
+        ("zeros", _I),  # a row of zeros, as wide as the widest row of parameters or inputs
         ("scratch", _I),
         ("scratch_stride", _I),  # elements from one thread's scratch to the next
         ("columns", _I),  # offset in a thread's scratch of its two lists of live columns; or 0
