@@ -84,7 +84,7 @@ class Job:
         """Give the job workspaces for ``rows`` rows: one for the team, or one for each thread."""
         table, target_rows, size = plan.workspace(rows)
         line = 64 // plan.dtype.itemsize
-        columns = scratch_bytes(plan.widest * plan.dtype.itemsize) // plan.dtype.itemsize
+        columns = scratch_bytes(plan.widest * plan.dtype.itemsize, rows) // plan.dtype.itemsize
         words = list_words(int(table[0]["ld_x"]))
         scratch = columns + 2 * words * 8 // plan.dtype.itemsize
         self.point(

@@ -281,7 +281,8 @@ class LayerProducts:
     ) -> float:
         row_bytes = max(self._ld_in, self._ld_out) * self._dtype.itemsize
         scratch = [
-            aligned_zeros(scratch_bytes(row_bytes), np.dtype(np.uint8)) for _ in range(threads)
+            aligned_zeros(scratch_bytes(row_bytes, self._sizes[0]), np.dtype(np.uint8))
+            for _ in range(threads)
         ]
         counter = _counter()
         one = self._dtype.type(1)

@@ -305,7 +305,7 @@ def test_rows_of_products_fit_into_the_scratch_memory(dtype):
         rows = _product_rows(ld, k, 0, dtype(0))
         assert rows >= MR
         assert rows % MR == 0
-        assert PACKED_BYTES + rows * ld * itemsize <= kernels.scratch_bytes(ld * itemsize)
+        assert PACKED_BYTES + rows * ld * itemsize <= kernels.scratch_bytes(ld * itemsize, k)
 
 
 @each_dtype

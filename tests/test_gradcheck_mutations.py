@@ -153,10 +153,10 @@ def test_a_stale_transposed_copy_of_w(tmp_path):
         tmp_path,
         "[Dense(4, 40, 'tanh'), Dense(40, 3)]",
         "gemm.py",
-        "            _pack_transposed(scratch, b + (j * ld_b + p), ld_b, depth, min(ld, n - j), "
-        "vectors)\n",
-        "            if j == 0:\n"
-        "                _pack_transposed(scratch, b + p, ld_b, depth, min(ld, n), vectors)\n",
+        "                _pack_transposed(panel, b + (j * ld_b + p), ld_b, depth, "
+        "min(ld, last - j), vectors)\n",
+        "                if j == 0:\n"
+        "                    _pack_transposed(panel, b + p, ld_b, depth, min(ld, last), vectors)\n",
     )
     assert not result["ok"]
     # The first panel of the layer's units is right, and X hangs on all of them.

@@ -52,9 +52,14 @@ _LARGE_PRODUCT_BYTES = 1024 * 1024
 _LARGE_FACTOR_BYTES = 1024 * 1024
 
 
-def scratch_bytes(row_bytes: int) -> int:
-    """Scratch memory of one thread: what is packed, and products with rows of up to this size."""
-    return PACKED_BYTES + max(_LARGE_PRODUCT_BYTES, MR * row_bytes)
+def scratch_bytes(row_bytes: int, rows: int) -> int:
+    """Scratch memory of one thread: what is packed, and products for batches of so many rows.
+
+    Rows of parameters, and of a layer's outputs, are ``row_bytes`` long at most.
+    """
+    is_large = rows * row_bytes > _LARGE_FACTOR_BYTES
+    products = _LARGE_PRODUCT_BYTES if is_large else _PRODUCT_BYTES
+    return PACKED_BYTES + max(products, MR * row_bytes)
 
 
 # How the right matrix is read: where it lies, or from packed panels of its rows, of the listed
