@@ -229,16 +229,11 @@ def test_ctrl_c_drops_a_huge_step():
     assert calls == ["fit", "train_step", "loss_and_gradients", "predict", "evaluate"]
 
 
-AT_EACH_LINE = textwrap.dedent(
+# Raises what Ctrl-C raises at one of the lines of training.py that run.
+INTERRUPT_AT = textwrap.dedent(
     """
-    # Raises what Ctrl-C raises at each of the lines of training.py that run in turn.
-    import copy
     import sys
-    import threading
 
-    import numpy as np
-
-    import fastbackprop as fb
     from fastbackprop import training
 
     class InterruptAt:
@@ -255,6 +250,18 @@ AT_EACH_LINE = textwrap.dedent(
                     raise KeyboardInterrupt
                 self.left -= 1
             return self.at_line
+    """
+)
+
+AT_EACH_LINE = INTERRUPT_AT + textwrap.dedent(
+    """
+    # At each of them in turn.
+    import copy
+    import threading
+
+    import numpy as np
+
+    import fastbackprop as fb
 
     start = fb.Network([3, 40, 2], loss="cross_entropy", random_state=0)
     X, y = np.eye(3), np.array([0, 1, 1])
@@ -291,31 +298,14 @@ def test_ctrl_c_at_any_line_of_training():
     assert int(run(AT_EACH_LINE)) > 100
 
 
-AFTER_DIVERGENCE = textwrap.dedent(
+AFTER_DIVERGENCE = INTERRUPT_AT + textwrap.dedent(
     """
-    # Raises what Ctrl-C raises at each line of training.py, in a training that diverges.
+    # At each of them, in a training that diverges.
     import copy
-    import sys
 
     import numpy as np
 
     import fastbackprop as fb
-    from fastbackprop import training
-
-    class InterruptAt:
-        def __init__(self, line):
-            self.left = line
-
-        def __call__(self, frame, event, argument):
-            return self.at_line if frame.f_code.co_filename == training.__file__ else None
-
-        def at_line(self, frame, event, argument):
-            if event == "line":
-                if self.left == 0:
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-                self.left -= 1
-            return self.at_line
 
     X, y, sgd = np.ones((4, 3)), np.ones((4, 2)), fb.SGD(0.01, momentum=0.9)
     start = fb.Network([3, 4, 2], "relu", "mse", random_state=0)
