@@ -112,8 +112,8 @@ def test_a_missing_1_over_n(tmp_path):
         tmp_path,
         TWO,
         "loss.py",
-        "    scale = weight / total_weight * mean\n",
-        "    scale = weight * mean\n",
+        "    unit = mean / total_weight if total_weight != 0.0 else mean\n",
+        "    unit = mean\n",
     )
     assert_caught(result, BELOW | {"layers.1.weight", "layers.1.bias"})
     assert "(relative error 9e-01 > 1e-06)" in result["message"]  # 7 rows: 6/7

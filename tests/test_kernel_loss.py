@@ -9,7 +9,7 @@ from kernel_harness import Memory, address, assert_same_bits, each_dtype, jit, l
 from kernel_harness import padded as whole_vectors
 
 from fastbackprop._kernels import codes
-from fastbackprop._kernels.loss import loss_and_delta
+from fastbackprop._kernels.loss import losses_and_deltas
 from fastbackprop._kernels.records import (
     JOB,
     LAYER,
@@ -35,21 +35,22 @@ DELTA = 0.6  # of huber; q of quantile
 
 
 @jit
-def _rows(job, layer, dz, z, a, t, ld, weights, total_weight, losses, scores, n, like):
-    job, layer = job_at(job), layer_at(layer)
-    dz, z, a, t = pointer(dz, like), pointer(z, like), pointer(a, like), pointer(t, like)
+def _rows(job, layer, dz, z, a, t, first, last, begin, total_weight, losses, scores, like):
     double = np.float64(0)
-    weights, losses, scores = (
-        pointer(weights, double),
+    losses_and_deltas(
         pointer(losses, double),
         pointer(scores, double),
+        pointer(dz, like),
+        pointer(z, like),
+        pointer(a, like),
+        pointer(t, like),
+        job_at(job),
+        layer_at(layer),
+        first,
+        last,
+        begin,
+        total_weight,
     )
-    for i in range(n):
-        losses[i], scores[i] = loss_and_delta(job, layer, dz, z, a, t, weights[i], total_weight)
-        dz += ld
-        z += ld
-        a += ld
-        t += ld
 
 
 class Result(NamedTuple):
@@ -59,10 +60,18 @@ class Result(NamedTuple):
 
 
 def run(loss, activation, z, a, t, weights=None, score=SCORE_NONE):
-    """The kernel on each row of a batch, of whose weighted mean dz is the gradient."""
+    """The kernel on two parts of a batch, of whose weighted mean dz is the gradient.
+
+    Weights are those of a data set that has two rows before the batch, and is in random order.
+    """
     (n, n_out), dtype = z.shape, z.dtype.type
-    weights = np.ones(n) if weights is None else weights
     job, layer = np.zeros(1, JOB), np.zeros(1, LAYER)
+    begin, order, weights_of_data = 0, None, None
+    if weights is not None:
+        begin, order = 2, np.random.default_rng(5).permutation(n + 2)
+        weights_of_data = np.empty(n + 2)
+        weights_of_data[order] = [np.nan, np.nan, *weights]
+        job["order"], job["weights"] = address(order), address(weights_of_data)
     job["loss"] = LINEAR if loss == "linear" else getattr(codes, loss.upper())
     job["loss_parameter"], job["score"] = DELTA, score
     layer["n_out"], layer["activation"] = n_out, getattr(codes, activation.upper())
@@ -77,21 +86,23 @@ def run(loss, activation, z, a, t, weights=None, score=SCORE_NONE):
         targets[:, n_out:] = 0
         losses = memory.empty(n, dtype=np.float64)
         scores = memory.empty(n, dtype=np.float64)
-        _rows(
-            address(job),
-            address(layer),
-            address(dz),
-            address(rows_z),
-            address(rows_a),
-            address(targets),
-            ld,
-            address(weights),
-            float(weights.sum()),
-            address(losses),
-            address(scores),
-            n,
-            dtype(0),
-        )
+        layer["ld_a"] = layer["ld_dz"] = ld
+        for first, last in ((0, n // 2), (n // 2, n)):
+            _rows(
+                address(job),
+                address(layer),
+                address(dz),
+                address(rows_z),
+                address(rows_a),
+                address(targets),
+                first,
+                last,
+                begin,
+                float(n if weights is None else weights.sum()),
+                address(losses),
+                address(scores),
+                dtype(0),
+            )
         columns = whole_vectors(n_out, dtype)
         finite = np.isfinite(dz[:, :n_out]).all(axis=1)
         np.testing.assert_array_equal(dz[finite, n_out:columns], 0, "the padding of dz")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbackprop._kernels.jit import kernel
+from fastbackprop._kernels.jit import inlined_kernel, kernel
 from fastbackprop._kernels.simd import (
     FIRST_FLOAT,
     any_lane,
@@ -23,65 +23,53 @@ from fastbackprop._kernels.simd import (
 
 
 @kernel
-def _same_type(address, kind, out, like):
-    return load(pointer(address, out))
+def _same_type(address, kind, like):
+    return load(pointer(address, like))
 
 
 @kernel
-def _bytes(address, kind, out, like):
-    return load_any(address, 0, like)
+def _bytes(address, kind, like):
+    return load_any(address, 0, load(like))
 
 
 @kernel
-def _any_type(address, kind, out, like):
-    return load_any(address, kind, like)
+def _any_type(address, kind, like):
+    return load_any(address, kind, load(like))
 
 
-@kernel
-def _convert(vector_at, out, source, kind, size, width, factor, shift):
-    """out[j] = source[j] · factor + shift for whole vectors; returns the bits of all v - v."""
-    # They are 0 for what is finite and NaN else: an OR takes one cycle, a sum would make every
-    # vector wait four for the one before.
-    seen = as_bits(fill(factor, 0.0))
-    for j in range(0, width, lanes(out)):
-        v = fma(vector_at(source + j * size, kind, out, factor), factor, shift)
-        seen = seen | as_bits(v - v)
-        store(out + j, v)
-    return seen
+@inlined_kernel
+def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, begin):
+    """`gather_rows` where every element is stored, ``vector_at`` reads those of a vector.
 
-
-@kernel
-def _gather_row(out, source, end, kind, size, stride, width, scale, offset):
-    """out[j] = source[j] · scale + offset for j < width; returns whether all are finite.
-
-    ``source`` is the address of the first of elements of type ``kind``, ``size`` bytes each and
-    ``stride`` bytes apart; up to ``end`` is memory that can be read.
-
-    Elements are converted first and rescaled after, so that strides do not change a bit. ``out``
-    is padded to whole vectors, and the padding is written.
+    Elements are converted first and rescaled after, so that strides do not change a bit.
     """
+    order = pointer(job.order, np.int64(0))
+    kind, size, stride, width = job.x_kind, job.x_size, job.x_column, right - left
+    end = job.x + max(0, (job.n - 1) * job.x_row) + right * size
     zero = fill(load(out), 0.0)
-    factor, shift = fill(zero, scale), fill(zero, offset)
+    factor, shift = fill(zero, job.x_scale), fill(zero, job.x_offset)
     whole = width - width % lanes(out) if stride == size else 0
-    # LLVM does not take the choice of a type out of the loop: 12 cycles a vector instead of 4.
-    if kind >= FIRST_FLOAT and size == itemsize(out):
-        seen = _convert(_same_type, out, source, kind, size, whole, factor, shift)
-    elif kind == 0:
-        seen = _convert(_bytes, out, source, kind, size, whole, factor, shift)
-    else:
-        seen = _convert(_any_type, out, source, kind, size, whole, factor, shift)
-    # What is left is read as a vector, too, if that does not go beyond the data: rows of 4 take a
-    # third of the time. LLVM 20 makes an ordinary load of a masked one, which would.
-    is_readable = stride == size and source + (whole + lanes(out)) * size <= end
-    if not is_readable:
-        for j in range(whole, width):
-            out[j] = load_any(source + j * stride, kind, out[j])
-    for j in range(whole, width, lanes(out)):
-        v = load_any(source + j * size, kind, zero) if is_readable else load(out + j)
-        v = fma(v, factor, shift)
-        v = select(live_lanes(v, j, width), v, zero)
-        seen = seen | as_bits(v - v)
-        store(out + j, v)
+    # The bits of v - v are 0 for what is finite and NaN else: an OR of them takes one cycle, a sum
+    # would make every vector wait four for the one before.
+    seen = as_bits(zero)
+    for i in range(first, last):
+        row = order[begin + i] if job.order != 0 else begin + i
+        source, place = job.x + row * job.x_row + left * stride, out + (i * ld_out + left)
+        for j in range(0, whole, lanes(out)):
+            v = fma(vector_at(source + j * size, kind, out), factor, shift)
+            seen = seen | as_bits(v - v)
+            store(place + j, v)
+        # What is left is read as a vector, too, if that does not go beyond the data: rows of 4 take
+        # a third of the time. LLVM 20 makes an ordinary load of a masked one, which would.
+        is_readable = stride == size and source + (whole + lanes(out)) * size <= end
+        if not is_readable:
+            for j in range(whole, width):
+                place[j] = load_any(source + j * stride, kind, out[0])
+        for j in range(whole, width, lanes(out)):
+            v = vector_at(source + j * size, kind, out) if is_readable else load(place + j)
+            v = select(live_lanes(v, j, width), fma(v, factor, shift), zero)
+            seen = seen | as_bits(v - v)
+            store(place + j, v)
     return not any_lane(seen != 0)
 
 
@@ -111,31 +99,24 @@ def gather_rows(out, ld_out, left, right, job, first, last, begin):
 
     Row ``i`` is row ``order[begin + i]`` of the data, or ``begin + i`` where there is no order.
     Returns whether every value is finite: it costs nothing here, and a pass over memory elsewhere.
+    ``out`` is padded to whole vectors, and the padding is written.
+
     Asking for the next batch's rows ahead was tried at 784-30-10 on float32 images in random order:
     no gain for the first lines of a row, longer for all; on a noisy machine.
     """
-    order = pointer(job.order, np.int64(0))
-    finite = True
-    end = job.x + max(0, (job.n - 1) * job.x_row) + right * job.x_size
-    for i in range(first, last):
-        row = order[begin + i] if job.order != 0 else begin + i
-        if job.x_starts != 0:
+    if job.x_starts != 0:
+        order = pointer(job.order, np.int64(0))
+        finite = True
+        for i in range(first, last):
+            row = order[begin + i] if job.order != 0 else begin + i
             finite &= _gather_compressed_row(out + (i * ld_out + left), job, row, left, right)
-            continue
-        source = job.x + row * job.x_row + left * job.x_column
-        place = out + (i * ld_out + left)
-        finite &= _gather_row(
-            place,
-            source,
-            end,
-            job.x_kind,
-            job.x_size,
-            job.x_column,
-            right - left,
-            job.x_scale,
-            job.x_offset,
-        )
-    return finite
+        return finite
+    # LLVM does not take the choice of a type out of the loop: 12 cycles a vector instead of 4.
+    if job.x_kind >= FIRST_FLOAT and job.x_size == itemsize(out):
+        return _gather_dense_rows(_same_type, out, ld_out, left, right, job, first, last, begin)
+    if job.x_kind == 0:
+        return _gather_dense_rows(_bytes, out, ld_out, left, right, job, first, last, begin)
+    return _gather_dense_rows(_any_type, out, ld_out, left, right, job, first, last, begin)
 
 
 @kernel
@@ -144,13 +125,17 @@ def gather_targets(out, ld_out, n_out, job, first, last, begin):
     order = pointer(job.order, np.int64(0))
     labels = pointer(job.labels, np.int64(0))
     targets = pointer(job.targets, out)
+    zero = fill(load(out), 0.0)
+    end = job.n * n_out
     for i in range(first, last):
         row = order[begin + i] if job.order != 0 else begin + i
-        target = out + i * ld_out
+        target, place = out + i * ld_out, row * n_out
         for j in range(0, n_out, lanes(out)):
-            store(target + j, fill(load(target), 0.0))
+            is_readable = job.labels == 0 and place + j + lanes(out) <= end
+            v = load(targets + (place + j)) if is_readable else zero
+            store(target + j, select(live_lanes(v, j, n_out), v, zero))
+            if job.labels == 0 and not is_readable:
+                for rest in range(j, n_out):
+                    target[rest] = targets[place + rest]
         if job.labels != 0:
             target[labels[row]] = 1.0
-        else:
-            for j in range(n_out):
-                target[j] = targets[row * n_out + j]

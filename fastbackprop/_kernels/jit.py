@@ -252,7 +252,21 @@ _numbers = itertools.count()
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that only other kernels call."""
-    dispatcher = _njit(no_cpython_wrapper=True, pipeline_class=_KernelCompiler)(function)
+    return _kernel(function)
+
+
+def inlined_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that becomes part of each kernel that calls it.
+
+    Where a large function takes another as an argument: that is an address at run time unless LLVM
+    puts the one into its caller, and machine code with such an address cannot be kept on disk.
+    """
+    return _kernel(function, forceinline=True)
+
+
+def _kernel(function: Callable[..., Any], **options: Any) -> Any:
+    compiler = _njit(no_cpython_wrapper=True, pipeline_class=_KernelCompiler, **options)
+    dispatcher = compiler(function)
     resolve = dispatcher.get_call_template
 
     def resolve_by_type(args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:

@@ -56,16 +56,18 @@ from fastbackprop._kernels.dense import (
 )
 from fastbackprop._kernels.gather import gather_rows, gather_targets
 from fastbackprop._kernels.jit import entry_point, kernel
-from fastbackprop._kernels.loss import loss_and_delta
+from fastbackprop._kernels.loss import losses_and_deltas
 from fastbackprop._kernels.records import job_at
 from fastbackprop._kernels.simd import (
     atomic_load,
+    fill,
     flush_subnormals,
     lanes,
     load,
     pointer,
     restore_subnormals,
     store,
+    sum_lanes,
 )
 from fastbackprop._kernels.team import barrier, is_stopped, share
 from fastbackprop._kernels.update import row_square, rule_of, update_rows
@@ -199,28 +201,20 @@ def _look_at_rows(job, work, n, begin):
 def _losses(job, work, first, last, begin, total_weight, row):
     """Loss and score of rows [first, last), into ``row_loss`` and ``row_score`` from ``row`` on."""
     layer = layer_of(job, job.n_layers - 1)
-    order, weights = pointer(job.order, np.int64(0)), pointer(job.weights, np.float64(0))
-    row_loss, row_score = (
-        pointer(job.row_loss, np.float64(0)),
-        pointer(job.row_score, np.float64(0)),
+    losses_and_deltas(
+        pointer(job.row_loss, np.float64(0)) + row,
+        pointer(job.row_score, np.float64(0)) + row,
+        work + layer.dz,
+        work + layer.z,
+        work + layer.a,
+        work + job.target_rows,
+        job,
+        layer,
+        first,
+        last,
+        begin,
+        total_weight,
     )
-    targets = work + job.target_rows
-    for i in range(first, last):
-        weight = 1.0
-        if job.weights != 0:
-            weight = weights[order[begin + i] if job.order != 0 else begin + i]
-        loss, score = loss_and_delta(
-            job,
-            layer,
-            work + (layer.dz + i * layer.ld_dz),
-            work + (layer.z + i * layer.ld_a),
-            work + (layer.a + i * layer.ld_a),
-            targets + i * layer.ld_dz,
-            weight,
-            total_weight,
-        )
-        row_loss[row + i] = loss
-        row_score[row + i] = score
 
 
 @kernel
@@ -291,17 +285,24 @@ def _batch_weight(job, begin, n):
 
 
 @kernel
+def _sum(rows, n):
+    """Their sum, in as many parts as a vector has lanes, which do not wait for each other."""
+    whole = n - n % lanes(rows)
+    parts = fill(load(rows), 0.0)
+    for i in range(0, whole, lanes(rows)):
+        parts = parts + load(rows + i)
+    total = sum_lanes(parts)
+    for i in range(whole, n):
+        total += rows[i]
+    return total
+
+
+@kernel
 def _sum_step(job, step, n, total_weight):
-    row_loss, row_score = (
-        pointer(job.row_loss, np.float64(0)),
-        pointer(job.row_score, np.float64(0)),
-    )
-    loss, score = 0.0, 0.0
-    for i in range(n):
-        loss += row_loss[i]
-        score += row_score[i]
-    pointer(job.step_loss, np.float64(0))[step] = loss
-    pointer(job.step_score, np.float64(0))[step] = score
+    row_loss = pointer(job.row_loss, np.float64(0))
+    row_score = pointer(job.row_score, np.float64(0))
+    pointer(job.step_loss, np.float64(0))[step] = _sum(row_loss, n)
+    pointer(job.step_score, np.float64(0))[step] = _sum(row_score, n)
     pointer(job.step_weight, np.float64(0))[step] = total_weight
 
 
