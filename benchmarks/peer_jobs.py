@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fastbackprop.division import available_threads
+from fastbackprop.cores import available_threads
 from fastbackprop.standard_jobs import STANDARD_JOBS, StandardJob
 
 Weights = list[tuple[np.ndarray, np.ndarray]]

@@ -6,7 +6,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from peer_jobs import Call, CallJob, Job, Peer, Weights
 
-from fastbackprop.division import available_threads
+from fastbackprop.cores import available_threads
 
 
 class OnnxRuntimePeer(Peer):

@@ -14,7 +14,7 @@ from peer_fastbackprop import FastbackpropPeer
 from peer_jobs import Job, thread_counts
 
 from fastbackprop import machine
-from fastbackprop.division import available_threads
+from fastbackprop.cores import available_threads
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 EFFORT = machine.Effort(0.01, 5)

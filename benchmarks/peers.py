@@ -47,8 +47,8 @@ from peer_results import (
     print_wrapped,
 )
 
+from fastbackprop.cores import available_threads
 from fastbackprop.datasets import load_mnist, load_mnist_small
-from fastbackprop.division import available_threads
 from fastbackprop.machine import processor
 from fastbackprop.standard_jobs import STANDARD_JOBS
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
-from numba import config
-
 from fastbackprop._kernels.jit import VECTOR_BITS
+from fastbackprop.cores import available_threads
 from fastbackprop.plan import Plan
 
 # What a second thread costs and brings, measured on two cores of a server with AVX-512: 95 GFLOP/s
@@ -28,17 +26,6 @@ _SECONDS_A_BARRIER = 3e-6
 
 # Starting a team for one call, whose first share is the caller's own.
 _SECONDS_A_START = 100e-6
-
-
-def available_threads() -> int:
-    """Cores that this process may run on, or fewer where NUMBA_NUM_THREADS says so.
-
-    The user may say so, and joblib does in its processes, which share the cores among them.
-    """
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    return min(cores, int(config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def _fastest(seconds: Callable[[int], float]) -> int:

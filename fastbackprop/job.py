@@ -13,7 +13,8 @@ from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import JOB
 from fastbackprop._kernels.signals import signals_held
 from fastbackprop._kernels.team import BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED
-from fastbackprop.division import available_threads, chunks_of, has_long_updates
+from fastbackprop.cores import available_threads
+from fastbackprop.division import chunks_of, has_long_updates
 from fastbackprop.plan import Array, Plan, aligned_zeros, leading_dimension
 
 # Every field of a record is a word: an integer or a float.

@@ -15,7 +15,7 @@ from fastbackprop import machine, standard_jobs
 from fastbackprop._kernels import measure
 from fastbackprop._kernels.jit import VECTOR_BITS
 from fastbackprop._kernels.micro import MR, NV
-from fastbackprop.division import available_threads
+from fastbackprop.cores import available_threads
 
 
 def bench(*arguments):

@@ -14,7 +14,7 @@ from comparison import bits
 from numba.core.compiler_lock import global_compiler_lock
 
 import fastbackprop as fb
-from fastbackprop import division
+from fastbackprop import cores, division
 from fastbackprop.plan import Plan
 
 SEEDS = range(4)
@@ -288,7 +288,7 @@ def go_on_training(net):
 
 
 def available_threads(_=None):
-    return division.available_threads()
+    return cores.available_threads()
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
@@ -315,10 +315,10 @@ def test_joblib(backend):
 def test_the_number_of_threads_can_be_bounded(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(48)), raising=False)
-    monkeypatch.setattr(division.config, "NUMBA_NUM_THREADS", 100)
-    assert division.available_threads() == 48
-    monkeypatch.setattr(division.config, "NUMBA_NUM_THREADS", 3)
-    assert division.available_threads() == 3
+    monkeypatch.setattr(cores.config, "NUMBA_NUM_THREADS", 100)
+    assert cores.available_threads() == 48
+    monkeypatch.setattr(cores.config, "NUMBA_NUM_THREADS", 3)
+    assert cores.available_threads() == 3
     plan = fb.Network([1000, 1000, 1000])._state.plan
     assert division.training_threads(None, plan, 10_000) <= 3
     assert division.call_threads(None, plan, 10_000) <= 3

@@ -52,6 +52,7 @@ LAYOUT = [
     "npy",
     "spare",
     "state",
+    "cores",
     "division",
     "job",
     "team",

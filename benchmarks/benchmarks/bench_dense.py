@@ -4,7 +4,7 @@ import numpy as np
 
 import fastbackprop as fb
 from fastbackprop import machine
-from fastbackprop.division import available_threads
+from fastbackprop.cores import available_threads
 
 from .common import EFFORT, check, normal, share_of_peak
 

@@ -3,7 +3,7 @@
 import statistics
 
 from fastbackprop import machine
-from fastbackprop.division import available_threads
+from fastbackprop.cores import available_threads
 
 from .common import EFFORT, THREADS, check, installed, share_of_peak, thread_count
 

@@ -4,8 +4,8 @@ import statistics
 
 import numpy as np
 
+from fastbackprop.cores import available_threads
 from fastbackprop.datasets import load_mnist_small
-from fastbackprop.division import available_threads
 from fastbackprop.standard_jobs import STANDARD_JOBS
 
 from .common import THREADS, installed, share_of_peak, thread_count

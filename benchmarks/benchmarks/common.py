@@ -10,7 +10,7 @@ import numpy as np
 
 import fastbackprop as fb
 from fastbackprop import machine
-from fastbackprop.division import available_threads
+from fastbackprop.cores import available_threads
 
 sys.path.append(str(Path(__file__).parents[1]))  # the peers
 

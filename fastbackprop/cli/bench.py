@@ -17,8 +17,8 @@ from fastbackprop._version import __version__
 from fastbackprop.cli import arguments
 from fastbackprop.cli.compilation import compiling
 from fastbackprop.cli.output import Output
+from fastbackprop.cores import available_threads
 from fastbackprop.datasets import load_mnist_small
-from fastbackprop.division import available_threads
 from fastbackprop.job import compile_kernels
 from fastbackprop.machine import Effort
 from fastbackprop.network import Network
