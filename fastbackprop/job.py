@@ -10,7 +10,14 @@ import numpy as np
 from fastbackprop._kernels import passes
 from fastbackprop._kernels.columns import SPARSE_INPUTS, list_words
 from fastbackprop._kernels.gemm import scratch_bytes
-from fastbackprop._kernels.records import JOB
+from fastbackprop._kernels.records import (
+    JOB,
+    STOP_BAD_ROW,
+    STOP_FIRST_IS_BACK,
+    STOP_REQUESTED,
+    STOP_STEPS_DONE,
+    STOP_WORDS,
+)
 from fastbackprop._kernels.signals import signals_held
 from fastbackprop._kernels.team import BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED
 from fastbackprop.cores import available_threads
@@ -55,7 +62,7 @@ class Job:
             x_offset=plan.rescaling.offset,
             threads=1,
         )
-        self._stop = np.zeros(5, np.int64)
+        self._stop = np.zeros(STOP_WORDS, np.int64)
         self._barrier = aligned_zeros(BARRIER_WORDS, np.dtype(np.int64))
         self.point(stop=self._stop, barrier=self._barrier)
 
@@ -162,12 +169,12 @@ class Job:
     @property
     def steps_done(self) -> int:
         """Whole steps that the last call completed."""
-        return int(self._stop[2])
+        return int(self._stop[STOP_STEPS_DONE])
 
     @property
     def met_bad_row(self) -> bool:
         """Whether the last call ended at a row of X that is not finite."""
-        return bool(self._stop.item(3))
+        return bool(self._stop.item(STOP_BAD_ROW))
 
     @property
     def has_run_first(self) -> bool:
@@ -175,7 +182,7 @@ class Job:
 
         The kernel says so, so that no exception can come between the part and this.
         """
-        return bool(self._stop.item(4))
+        return bool(self._stop.item(STOP_FIRST_IS_BACK))
 
     def run(self, thread: int) -> None:
         """One thread's part of the work."""
@@ -188,7 +195,7 @@ class Job:
 
     def request_stop(self) -> None:
         """Ask the team to return at once, and to drop the step that it is in."""
-        self._stop[0] = 1
+        self._stop[STOP_REQUESTED] = 1
 
 
 @cache

@@ -57,7 +57,14 @@ from fastbackprop._kernels.dense import (
 from fastbackprop._kernels.gather import gather_rows, gather_targets
 from fastbackprop._kernels.jit import entry_point, kernel
 from fastbackprop._kernels.loss import losses_and_deltas
-from fastbackprop._kernels.records import job_at
+from fastbackprop._kernels.records import (
+    STOP_BAD_ROW,
+    STOP_DROPPED,
+    STOP_FIRST_IS_BACK,
+    STOP_REQUESTED,
+    STOP_STEPS_DONE,
+    job_at,
+)
 from fastbackprop._kernels.simd import (
     atomic_load,
     fill,
@@ -194,7 +201,7 @@ def _look_at_rows(job, work, n, begin):
     if not products_are_finite(job, work, n):
         width = layer_of(job, 0).n_in + 1
         if not _gather(job, work, 0, 0, n, begin, 0, width):
-            pointer(job.stop, np.int64(0))[3] = 1
+            pointer(job.stop, np.int64(0))[STOP_BAD_ROW] = 1
 
 
 @kernel
@@ -463,12 +470,15 @@ def _train(job, work, scratch, thread):
                 job, work, scratch, step, thread, n, begin, total_weight, arrivals
             )
         if not finite:
-            stop[3] = step + 1
+            stop[STOP_BAD_ROW] = step + 1
         # Threads may be a step apart, so one that has been stopped says in which step all are.
         if is_stopped(job.stop):
-            stop[1] = step + 1
+            stop[STOP_DROPPED] = step + 1
         arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
-        if atomic_load(stop + 3) == step + 1 or atomic_load(stop + 1) == step + 1:
+        if (
+            atomic_load(stop + STOP_BAD_ROW) == step + 1
+            or atomic_load(stop + STOP_DROPPED) == step + 1
+        ):
             break
 
         if thread == 0:
@@ -483,9 +493,9 @@ def _train(job, work, scratch, thread):
                 _row_norms(job, work, thread)
             # Another number than above, where a slow thread may still be about to look.
             if is_stopped(job.stop):
-                stop[1] = -(step + 1)
+                stop[STOP_DROPPED] = -(step + 1)
             arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
-            if atomic_load(stop + 1) == -(step + 1):
+            if atomic_load(stop + STOP_DROPPED) == -(step + 1):
                 break
             if job.clip_norm > 0.0:
                 norm = _global_norm(job)
@@ -496,7 +506,7 @@ def _train(job, work, scratch, thread):
         if job.by_inputs == 0 or job.threads > 2 or job.stores != 0:
             arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
         if thread == 0:
-            stop[2] = step + 1 - job.first
+            stop[STOP_STEPS_DONE] = step + 1 - job.first
 
 
 @kernel
@@ -513,14 +523,14 @@ def _evaluate(job, work, scratch, thread):
     stop = pointer(job.stop, np.int64(0))
     in_place = lies_ready(job, work[0])
     for begin in range(job.first + first, job.first + last, BLOCK_ROWS):
-        if atomic_load(stop) != 0:
+        if atomic_load(stop + STOP_REQUESTED) != 0:
             break
         n = min(BLOCK_ROWS, job.first + last - begin)
         looks, place = _looks_for_zeros(job, scratch), begin
         if looks or not in_place:
             place = -1
             if not _gather(job, work, 0, 0, n, begin, 0, head.n_in + 1):
-                stop[3] = 1
+                stop[STOP_BAD_ROW] = 1
         if looks:
             mark_input(job, work, n, 0, head.n_in + 1)
             _leave_zeros_out(job, work, scratch, n, 0, 1)
@@ -554,4 +564,4 @@ def run(job_address, thread, like):
         _train(job, work, scratch, thread)
     restore_subnormals(mode)
     if thread == 0:
-        pointer(job.stop, np.int64(0))[4] = 1
+        pointer(job.stop, np.int64(0))[STOP_FIRST_IS_BACK] = 1

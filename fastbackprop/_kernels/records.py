@@ -122,10 +122,7 @@ JOB = np.dtype(
         ("by_inputs", _I),  # the layers, from the first, that the team divides by their inputs
         ("barrier", _I),
         ("spins", _I),  # of a wait at the barrier, before the thread gives way to others
-        # int64[5]: Python's request; the step that is dropped for it, from 1, negative if that was
-        # decided after its gradient was made; steps done; the step with a bad row, from 1; whether
-        # the first thread has returned
-        ("stop", _I),
+        ("stop", _I),  # int64[STOP_WORDS]
         ("work", _I),
         ("target_rows", _I),  # offset in the workspace; rows of the last layer's ld_dz
         (
@@ -140,6 +137,14 @@ JOB = np.dtype(
     ],
     align=True,
 )
+
+# Words of ``stop``. Steps are counted from 1 in two of them, where 0 is none.
+STOP_REQUESTED = 0  # by Python
+STOP_DROPPED = 1  # the step dropped for it; negative where that was decided after its gradient
+STOP_STEPS_DONE = 2
+STOP_BAD_ROW = 3  # the step with a row that is not finite; in an evaluation, whether there is one
+STOP_FIRST_IS_BACK = 4  # whether the first thread has returned
+STOP_WORDS = 5
 
 SCORE_NONE = 0
 SCORE_LARGEST = 1  # the largest output is at the largest target
