@@ -13,13 +13,14 @@ from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import (
     JOB,
     STOP_BAD_ROW,
+    STOP_DROPPED,
     STOP_FIRST_IS_BACK,
     STOP_REQUESTED,
     STOP_STEPS_DONE,
     STOP_WORDS,
 )
 from fastbackprop._kernels.signals import signals_held
-from fastbackprop._kernels.team import BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED
+from fastbackprop._kernels.team import BARRIER_OPEN, BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED
 from fastbackprop.cores import available_threads
 from fastbackprop.division import chunks_of, has_long_updates
 from fastbackprop.plan import Array, Plan, aligned_zeros, leading_dimension
@@ -196,6 +197,17 @@ class Job:
     def request_stop(self) -> None:
         """Ask the team to return at once, and to drop the step that it is in."""
         self._stop[STOP_REQUESTED] = 1
+
+    def abandon(self) -> None:
+        """Let the team return although one thread's part will never be run.
+
+        The others are in the first step then, in which they wait for that thread at the latest. The
+        step is dropped.
+        """
+        self._stop[STOP_REQUESTED] = 1
+        # Who waits already does not look again: it finds the decision, and the barrier open.
+        self._stop[STOP_DROPPED] = self._integers[_WORDS["first"]] + 1
+        self._barrier[0] = BARRIER_OPEN
 
 
 @cache

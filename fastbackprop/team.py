@@ -39,6 +39,7 @@ class _Call:
             self._job.run(number)
         except BaseException as error:
             self.failure = error
+            self._job.abandon()
         self._ended[number] = True
         self._news.put(None)
 
@@ -140,12 +141,16 @@ class Team:
             self._gather()
         call = _Call(job, self._numbers)
 
+        takes_first = 0 not in self._numbers
+
         def take_part(interrupted: bool) -> None:
             if interrupted:
                 job.request_stop()
+                if takes_first and not job.has_run_first:
+                    job.abandon()  # to run it again might fail again, for ever
             for calls in self._calls:
                 calls.put(call)
-            if 0 not in self._numbers and not job.has_run_first:
+            if takes_first and not interrupted:
                 job.run(0)
             call.wait()
 

@@ -476,3 +476,32 @@ def test_an_exception_while_another_is_handled(background, monkeypatch):
             sys.settrace(None)
         assert set(threading.enumerate()) <= before, line
         net.fit(X, y, 1, threads=2, verbose=0)
+
+
+# --------------------------------------------------------------------- shares and teams that fail
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("sizes", [[3, 40, 2], [2000, 300, 2]], ids=["by rows", "by inputs"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_share_that_fails_ends_the_step(number, sizes, background, monkeypatch):
+    """However often it would fail, and wherever the other threads wait for it."""
+    monkeypatch.setattr(training, "is_long", lambda plan, rows: background)
+    X, y = np.ones((6, sizes[0]), np.float32), np.array([0, 1, 1] * 2)
+    net = fb.Network(sizes, loss="cross_entropy", random_state=0)
+    net.fit(X, y, 1, 2, threads=3, verbose=0)
+    before, threads = bits(net), set(threading.enumerate())
+    share = job.Job.run
+
+    def fail(asked, thread):
+        if thread == number:
+            raise MemoryError
+        share(asked, thread)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(job.Job, "run", fail)
+        with pytest.raises(MemoryError):
+            net.fit(X, y, 1, 2, threads=3, verbose=0)
+    assert np.array_equal(bits(net), before)
+    assert set(threading.enumerate()) <= threads
+    assert net.fit(X, y, 1, 2, threads=3, verbose=0).epoch == [1]

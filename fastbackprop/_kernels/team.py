@@ -31,6 +31,7 @@ _SHORT_WAITS = 1000
 # A barrier's memory: the counter and, on another cache line, the count up to which waits are short.
 BARRIER_WORDS = 16
 _SHORT_UNTIL = 8
+BARRIER_OPEN = 1 << 62  # a count at which nobody waits any longer
 
 if os.name == "nt":
     _yield_core = types.ExternalFunction("SwitchToThread", types.int32())
