@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 
@@ -54,6 +55,8 @@ class _Call:
 class Team:
     """Threads that run one job together; a context manager, since they must not outlive it.
 
+    The first run starts them.
+
     In the background of long work the caller's thread only waits, so that Ctrl-C reaches it at
     once: it then asks the kernel to stop, which drops the step that it is in, waits for that, and
     lets the KeyboardInterrupt go on. In short work it takes the first share: a thread less to
@@ -71,13 +74,12 @@ class Team:
     def __init__(self, threads: int, *, background: bool = True) -> None:
         self.threads = threads
         self._numbers = range(0 if background else 1, threads)  # the shares of the workers
-        self._calls: list[queue.SimpleQueue[_Call | None]] = []
+        self._calls: list[queue.SimpleQueue[object]] = []
         self._workers: list[threading.Thread] = []
         self._process = 0
 
     def __enter__(self) -> Team:
-        self._gather()
-        return self
+        return self  # `run` begins the threads, so that none is there before the body
 
     def __exit__(
         self,
@@ -102,7 +104,7 @@ class Team:
         for calls in self._calls:
             calls.put(None)
         for worker in self._workers:
-            if interrupted:
+            if interrupted or worker.ident is None:
                 _wait_until_gone(worker)
             else:
                 worker.join()
@@ -112,10 +114,10 @@ class Team:
         self._calls, self._workers, self._process = [], [], os.getpid()
         try:
             for number in self._numbers:
-                calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+                calls: queue.SimpleQueue[object] = queue.SimpleQueue()
                 worker = threading.Thread(
                     target=_work,
-                    args=(calls, number),
+                    args=(calls, number, weakref.ref(self, calls.put)),
                     name=f"fastbackprop-{number}",
                     daemon=True,
                 )
@@ -137,10 +139,9 @@ class Team:
         """
         compile_kernels(job.dtype)
         job.begin()
-        if os.getpid() != self._process:  # a callback has forked, which no thread but its own does
+        if os.getpid() != self._process:  # at first, and after a callback has forked
             self._gather()
         call = _Call(job, self._numbers)
-
         takes_first = 0 not in self._numbers
 
         def take_part(interrupted: bool) -> None:
@@ -218,7 +219,11 @@ def run_together(job: Job, threads: int, *, background: bool) -> None:
         team.dismiss()
 
 
-def _work(calls: queue.SimpleQueue[_Call | None], number: int) -> None:
-    """The life of a worker: to take part in each call until there are no more."""
-    while (call := calls.get()) is not None:
+def _work(calls: queue.SimpleQueue[object], number: int, team: weakref.ref[Team]) -> None:
+    """The life of a worker: to take part in each call until anything else is among them.
+
+    It is None where the team is dismissed. Where so many exceptions came that it was not, ``team``
+    puts itself there when nobody holds the team any longer; no line of Python runs in between.
+    """
+    while isinstance(call := calls.get(), _Call):
         call.take_part(number)

@@ -17,7 +17,8 @@ import fastbackprop as fb
 from fastbackprop import division, job, team, training
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fb.__file__).parents[1])}
+FOLDERS = Path(fb.__file__).parents[1], Path(__file__).parent  # where scripts find modules
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, FOLDERS))}
 
 
 def run(script, *arguments):
@@ -229,40 +230,21 @@ def test_ctrl_c_drops_a_huge_step():
     assert calls == ["fit", "train_step", "loss_and_gradients", "predict", "evaluate"]
 
 
-# Raises what Ctrl-C raises at one of the lines of training.py that run.
-INTERRUPT_AT = textwrap.dedent(
+AT_EACH_LINE = textwrap.dedent(
     """
-    import sys
-
-    from fastbackprop import training
-
-    class InterruptAt:
-        def __init__(self, line):
-            self.left = line
-
-        def __call__(self, frame, event, argument):
-            return self.at_line if frame.f_code.co_filename == training.__file__ else None
-
-        def at_line(self, frame, event, argument):
-            if event == "line":
-                if self.left == 0:
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-                self.left -= 1
-            return self.at_line
-    """
-)
-
-AT_EACH_LINE = INTERRUPT_AT + textwrap.dedent(
-    """
-    # At each of them in turn.
+    # Interrupts training at each of its lines in turn.
     import copy
+    import sys
     import threading
 
     import numpy as np
+    from interruption import InterruptAt
 
     import fastbackprop as fb
+    from fastbackprop import training
 
+    background = int(sys.argv[1])
+    training.is_long = lambda plan, rows: bool(background)
     start = fb.Network([3, 40, 2], loss="cross_entropy", random_state=0)
     X, y = np.eye(3), np.array([0, 1, 1])
     sgd = fb.SGD(0.1)
@@ -276,14 +258,13 @@ AT_EACH_LINE = INTERRUPT_AT + textwrap.dedent(
     lines, completed = 0, False
     while not completed:
         net = copy.deepcopy(start)
-        sys.settrace(InterruptAt(lines))
+        options = dict(shuffle=False, threads=2, verbose=0, validation_data=(X, y))
         try:
-            net.fit(X, y, 2, 1, sgd, shuffle=False, threads=2, verbose=0, validation_data=(X, y))
+            with InterruptAt(lines):
+                net.fit(X, y, 2, 1, sgd, **options)
             completed = True
         except KeyboardInterrupt:
             lines += 1
-        finally:
-            sys.settrace(None)
         assert threading.active_count() == 1
         assert net.get_parameters().tobytes() in states
         done = len(net.history.epoch)
@@ -294,16 +275,55 @@ AT_EACH_LINE = INTERRUPT_AT + textwrap.dedent(
 )
 
 
-def test_ctrl_c_at_any_line_of_training():
-    assert int(run(AT_EACH_LINE)) > 100
+@pytest.mark.parametrize("background", [0, 1])
+def test_ctrl_c_at_any_line_of_training(background):
+    assert int(run(AT_EACH_LINE, background)) > 200
 
 
-AFTER_DIVERGENCE = INTERRUPT_AT + textwrap.dedent(
+TWICE = textwrap.dedent(
     """
-    # At each of them, in a training that diverges.
+    # Interrupts training at each of its lines, and then again: no thread stays.
+    import sys
+
+    import numpy as np
+    from interruption import InterruptAt, wait_for_threads
+
+    import fastbackprop as fb
+    from fastbackprop import training
+
+    background = int(sys.argv[1])
+    training.is_long = lambda plan, rows: bool(background)
+    net = fb.Network([3, 40, 2], loss="cross_entropy", random_state=0)
+    X, y = np.eye(3), np.array([0, 1, 1])
+    net.fit(X, y, 1, threads=2, verbose=0)
+    lines = 0
+    while True:
+        for again in range(6):
+            try:
+                with InterruptAt(lines, again):
+                    net.fit(X, y, 1, threads=2, verbose=0)
+                print(lines)
+                sys.exit()
+            except KeyboardInterrupt:
+                pass
+            wait_for_threads()
+        lines += 1
+    """
+)
+
+
+@pytest.mark.parametrize("background", [0, 1])
+def test_ctrl_c_and_again_leaves_no_thread(background):
+    assert int(run(TWICE, background)) > 100
+
+
+AFTER_DIVERGENCE = textwrap.dedent(
+    """
+    # Interrupts training that diverges at each of its lines.
     import copy
 
     import numpy as np
+    from interruption import InterruptAt
 
     import fastbackprop as fb
 
@@ -317,15 +337,13 @@ AFTER_DIVERGENCE = INTERRUPT_AT + textwrap.dedent(
         lines, ended = 0, False
         while not ended:
             net = copy.deepcopy(start)
-            sys.settrace(InterruptAt(lines))
             try:
-                call(net, 1e30)
+                with InterruptAt(lines):
+                    call(net, 1e30)
             except fb.DivergenceError:
                 ended = True
             except KeyboardInterrupt:
                 lines += 1
-            finally:
-                sys.settrace(None)
             assert np.isfinite(net.get_parameters()).all(), (name, lines)
             call(net, 1)
         print(name, lines)

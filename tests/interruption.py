@@ -1,0 +1,55 @@
+"""Interrupts at any line of training: what Ctrl-C raises, where the scripts of tests want it."""
+
+import sys
+import threading
+import time
+
+from fastbackprop import team, training
+
+FILES = (team.__file__, training.__file__)
+
+
+class InterruptAt:
+    """A context manager that raises KeyboardInterrupt at one of the lines of `FILES` that run.
+
+    Parameters
+    ----------
+    line : int
+        The number of that line among those that run, from 0.
+    again : int, optional
+        Another exception comes when so many more functions of `FILES` have been entered.
+    """
+
+    def __init__(self, line, again=None):
+        self._lines, self._entries = line, again
+
+    def __enter__(self):
+        sys.settrace(self._trace)
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+        sys.setprofile(None)
+
+    def _trace(self, frame, event, argument):
+        if frame.f_code.co_filename not in FILES:
+            return None
+        if event == "line":
+            if self._lines == 0:  # Python traces no further then, but it profiles
+                if self._entries is not None:
+                    sys.setprofile(self._profile)
+                raise KeyboardInterrupt
+            self._lines -= 1
+        return self._trace
+
+    def _profile(self, frame, event, argument):
+        if event == "call" and frame.f_code.co_filename in FILES:
+            if self._entries == 0:
+                raise KeyboardInterrupt
+            self._entries -= 1
+
+
+def wait_for_threads():
+    """Wait for threads that nobody awaits, but that must be about to end."""
+    deadline = time.monotonic() + 60
+    while threading.active_count() > 1:
+        assert time.monotonic() < deadline, threading.enumerate()
