@@ -141,6 +141,28 @@ def checked_inputs(X: object, n_in: int, *, values_in: np.dtype[Any] | None = No
     return array
 
 
+def checked_sample(x: object, n_in: int, dtype: np.dtype[Any]) -> Array:
+    """One sample as (n_in,) of a type that the kernels read; an image may have more axes.
+
+    Raises
+    ------
+    TypeError
+        If it does not hold real numbers.
+    ValueError
+        If it has not n_in of them, or a value is not finite in the network's type.
+    """
+    array = _as_array("x", x)
+    if array.size != n_in:
+        rows = array.ndim == 2 and array.shape[1] == n_in
+        advice = " Call it for one row after the other." if rows else ""
+        raise ValueError(
+            f"x has shape {array.shape}; jacobian takes one sample, ({n_in},).{advice}"
+        )
+    _check_finite("x", np.atleast_1d(array))
+    _check_range("x", np.atleast_1d(array), dtype)
+    return checked_inputs(array.reshape(1, n_in), n_in)[0]
+
+
 def refuse_values(X: Array | CompressedRows, dtype: np.dtype[Any]) -> NoReturn:
     """Raise the ValueError for data in which a kernel met a value that is not finite.
 

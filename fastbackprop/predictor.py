@@ -8,7 +8,7 @@ import numpy as np
 
 from fastbackprop import evaluation, inference
 from fastbackprop import metrics as metric_specs
-from fastbackprop.data import TrainingData, checked_data, checked_inputs
+from fastbackprop.data import TrainingData, checked_data, checked_inputs, checked_sample
 from fastbackprop.fitting import checked_rows
 from fastbackprop.metrics import Metrics
 from fastbackprop.parameters import ParameterHolder
@@ -236,7 +236,8 @@ class Predictor(ParameterHolder):
         >>> np.allclose(net.jacobian([1, 2, 3]), net.weights[0].T)
         True
         """
-        return inference.jacobian(self._state, self._inputs(np.reshape(x, (1, -1)))[0])
+        plan = self._state.plan
+        return inference.jacobian(self._state, checked_sample(x, plan.n_in, plan.dtype))
 
     def _inputs(self, X: Any) -> Array:
         return checked_inputs(X, self._state.plan.n_in)

@@ -133,10 +133,14 @@ def test_a_bad_row_in_a_late_batch_undoes_the_steps_before(optimizer, threads):
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        (X[:, :3], ValueError, r"X has shape \(1, 18\); layer 0 expects \(n, 4\)"),
-        ([1, 2, 3], ValueError, r"X has shape \(1, 3\); layer 0 expects \(n, 4\)"),
-        ([1, 2, 3, np.nan], ValueError, r"X contains nan at \[0, 3\]"),
-        ([1, 2, 3, 4j], TypeError, "X has dtype complex128"),
+        (X, ValueError, r"x has shape \(6, 4\); .*one sample, \(4,\).*for one row after the other"),
+        (X[:, :3], ValueError, r"x has shape \(6, 3\); jacobian takes one sample, \(4,\)\.$"),
+        ([1, 2, 3], ValueError, r"x has shape \(3,\); jacobian takes one sample, \(4,\)\.$"),
+        (1, ValueError, r"x has shape \(\); jacobian takes one sample, \(4,\)\.$"),
+        ([1, 2, 3, np.nan], ValueError, r"x contains nan at \[3\]"),
+        ([[1, 2, 3, 1e300]], ValueError, r"x contains 1e\+300 at \[0, 3\], beyond"),
+        ([1, 2, 3, 4j], TypeError, "x has dtype complex128"),
+        ([[1, 2], [3]], ValueError, "x is not a rectangular array of numbers"),
     ],
 )
 def test_jacobian_refuses(value, error, message):
