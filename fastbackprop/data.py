@@ -47,9 +47,14 @@ class TrainingData(NamedTuple):
         )
 
 
-def _as_array(name: str, value: object) -> Array:
+def _as_array(name: str, value: Any) -> Array:
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{name} is a sparse {type(value).__name__}; pass {name}.toarray()")
+    if hasattr(value, "filled") and hasattr(value, "mask"):
+        raise TypeError(
+            f"{name} is a masked array, with {np.count_nonzero(value.mask)} of {value.size} "
+            f"values masked; masks are not read. Pass {name}.filled(value), or leave such rows out."
+        )
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -118,7 +123,7 @@ def checked_inputs(X: object, n_in: int, *, values_in: np.dtype[Any] | None = No
     ValueError
         If its shape is not (n, n_in) with n >= 1, or a value is not finite.
     """
-    array = X if isinstance(X, np.ndarray) and X.dtype in _KINDS else _as_array("X", X)
+    array = X if type(X) is np.ndarray and X.dtype in _KINDS else _as_array("X", X)
     if array.ndim != 2 or array.shape[1] != n_in:
         raise ValueError(
             f"X has shape {array.shape}; layer 0 expects (n, {n_in}). {_shape_advice(array, n_in)}"

@@ -87,6 +87,12 @@ BAD_X = {
     "None": (None, TypeError, "X has dtype object; it must hold real numbers"),
     "ragged": ([[1, 2, 3, 4], [1, 2]], ValueError, "X is not a rectangular array of numbers"),
     "sparse": (Sparse(), TypeError, r"X is a sparse Sparse; pass X\.toarray\(\)"),
+    "masked": (
+        np.ma.masked_less(X, 0),
+        TypeError,
+        r"X is a masked array, with 13 of 24 values masked; .* X\.filled\(value\)",
+    ),
+    "masked, without a mask": (np.ma.asarray(X), TypeError, r"X is a masked array, with 0 of 24"),
 }
 
 
@@ -140,6 +146,7 @@ def test_a_bad_row_in_a_late_batch_undoes_the_steps_before(optimizer, threads):
         ([1, 2, 3, np.nan], ValueError, r"x contains nan at \[3\]"),
         ([[1, 2, 3, 1e300]], ValueError, r"x contains 1e\+300 at \[0, 3\], beyond"),
         ([1, 2, 3, 4j], TypeError, "x has dtype complex128"),
+        (np.ma.masked_less(X[0], 0), TypeError, "x is a masked array"),
         ([[1, 2], [3]], ValueError, "x is not a rectangular array of numbers"),
     ],
 )
@@ -175,6 +182,11 @@ BAD_LABELS = {
     "NaN": (replaced(LABELS * 1.0, 2, np.nan), ValueError, r"y contains nan at \[2\].*finite"),
     "inf": (replaced(LABELS * 1.0, 2, np.inf), ValueError, r"y contains inf at \[2\].*finite"),
     "complex": (LABELS * 1j, TypeError, "y has dtype complex128; it must hold real numbers"),
+    "masked": (
+        np.ma.masked_equal(LABELS, 2),
+        TypeError,
+        r"y is a masked array, with 2 of 6 values masked; .* y\.filled\(value\)",
+    ),
     "text": (["a", "b", "c", "a", "b", "c"], TypeError, "y has dtype <U1; it must hold real"),
     "objects": ([None] * 6, TypeError, "y has dtype object; it must hold real numbers"),
     "ragged": ([[1], [0, 1]] * 3, ValueError, "y is not a rectangular array of numbers"),
@@ -240,6 +252,7 @@ BAD_WEIGHTS = {
     "NaN": (replaced(ONES, 1, np.nan), ValueError, r"sample_weight contains nan at \[1\]"),
     "inf": (replaced(ONES, 1, np.inf), ValueError, r"sample_weight contains inf at \[1\]"),
     "zero": (np.zeros(N), ValueError, "sample_weight is 0 for every row"),
+    "masked": (np.ma.masked_equal(ONES, 2), TypeError, "sample_weight is a masked array, with 0"),
     "complex": (ONES * 1j, TypeError, "sample_weight has dtype complex128"),
     "text": (["1"] * N, TypeError, "sample_weight has dtype <U1"),
 }

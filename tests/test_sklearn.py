@@ -313,6 +313,25 @@ def error_of(estimator, X, y):
     return str(error.value)
 
 
+@each_pair
+def test_masked_arrays_are_what_they_are_to_scikit_learn(name):
+    """Their masks are not read in X; labels that are masked fail as NumPy compares them."""
+    X, y = problem("multiclass" if name == "MLPClassifier" else "regression")
+    hidden = np.ma.masked_less(X, 0), np.ma.masked_equal(y, y[0])
+    for rows, targets in ((hidden[0], y), (X, hidden[1])):
+        outcomes = []
+        for cls in PAIRS[name]:
+            try:
+                fitted = cls(max_iter=3, random_state=0).fit(rows, targets)
+                outcomes.append([*fitted.predict(rows).ravel(), fitted.loss_])
+            except TypeError as error:
+                outcomes.append(str(error))
+        if isinstance(outcomes[0], str):
+            assert outcomes[0] == outcomes[1]
+        else:
+            np.testing.assert_allclose(*outcomes, rtol=1e-9)
+
+
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @each_pair
 def test_weights_that_are_all_zero(name, solver):
