@@ -7,7 +7,6 @@ Here it is built and trained. What it holds is in `parameters`, what training ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from os import PathLike
 from typing import Any
 
@@ -166,10 +165,8 @@ class Network(Trainable, Predictor, Exporter):
         """
         keep = checked_flag("keep_optimizer", keep_optimizer)
         net = Network.__new__(Network)
-        net._begin(self._layers, deepcopy(self._state))
+        net._begin(self._layers, self._state.copy(keep_optimizer=keep))
         net._classes = self._classes
-        if not keep:
-            net._state.forget()
         return net
 
     def fit(

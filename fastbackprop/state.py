@@ -157,6 +157,25 @@ class State:
         """Drop the optimizer's state."""
         self.optimizer, self.slots, self.steps, self.rate_factor = None, {}, 0, 1.0
 
+    def copy(self, *, keep_optimizer: bool) -> State:
+        """A state with arrays of its own, which takes no more memory than these.
+
+        Plan and optimizer are specifications, and the same: a schedule of the user's may be equal
+        to nothing but itself.
+        """
+        twin = State(self.plan, self.seed)
+        twin.params[...] = self.params
+        twin.frozen, twin.epoch = self.frozen, self.epoch
+        if keep_optimizer and self.optimizer is not None:
+            twin.use(self.optimizer)
+            for name, slot in twin.slots.items():
+                slot[...] = self.slots[name]
+            twin.steps, twin.rate_factor = self.steps, self.rate_factor
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        return self.copy(keep_optimizer=True)
+
     def __getstate__(self) -> dict[str, Any]:
         padded = {"params": self.params, **self.slots}
         return {

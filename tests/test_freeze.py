@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -239,3 +241,39 @@ def test_a_clone_is_independent():
     assert twin.frozen == ()
     with pytest.raises(TypeError, match="keep_optimizer must be True or False, got 'yes'"):
         net.clone("yes")
+
+
+class Halving:
+    """A schedule of the user's own, which is equal to itself alone."""
+
+    def __call__(self, step):
+        return 0.1 / (1 + step)
+
+
+def test_a_clone_goes_on_with_the_same_optimizer():
+    net, X, y = problem()
+    sgd = fb.SGD(Halving(), momentum=0.9)
+    net.fit(X, y, 2, 5, sgd, verbose=0)
+    net.learning_rate_factor = 0.5
+    twin = net.clone(keep_optimizer=True)
+    for network in (net, twin):
+        network.fit(X, y, 2, 5, sgd, verbose=0)
+        assert network.learning_rate_factor == 0.5
+    np.testing.assert_array_equal(bits(twin), bits(net))
+
+
+def test_a_clone_takes_the_memory_of_its_arrays():
+    """A copy in one piece: no arrays in between, and none of the optimizer unless they stay."""
+    net = fb.Network([700, 700, 2], "relu", "mse", random_state=0)
+    size = net._state.params.nbytes
+    net.train_step(np.ones((2, 700)), np.ones((2, 2)), fb.Adam())
+    whole = partial(copy.deepcopy, net)
+    for duplicate, arrays in ((net.clone, 1), (partial(net.clone, True), 3), (whole, 3)):
+        tracemalloc.start()
+        try:
+            twin = duplicate()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert arrays <= peak / size < arrays + 0.1
+        np.testing.assert_array_equal(bits(twin), bits(net))
