@@ -280,6 +280,7 @@ def serve(monkeypatch):
     ]
     monkeypatch.setattr(mnist, "_FILES", tuple(files))
     servers = []
+    threads = set(threading.enumerate())
 
     def start(contents: dict[str, bytes]) -> tuple[str, list[str]]:
         asked: list[str] = []
@@ -313,6 +314,9 @@ def serve(monkeypatch):
         server.shutdown()
         thread.join()
         server.server_close()
+    for thread in set(threading.enumerate()) - threads:  # that ask mirrors, and were given up
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def right_answers() -> dict[str, bytes]:
