@@ -24,8 +24,6 @@ X = rng.standard_normal((300, 20)).astype(np.float32)
 Y = rng.integers(0, 5, 300)
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-# Python 3.12 warns of what is tested here: a fork while there are other threads.
-among_threads = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 
 def make_network(seed=0):
@@ -204,7 +202,6 @@ def exit_code(work):
 
 
 @forks
-@among_threads
 def test_a_fork_after_use():
     net, twin = make_network(), make_network()
     for each in (net, twin):
@@ -222,7 +219,6 @@ def test_a_fork_after_use():
 
 
 @forks
-@among_threads
 def test_a_fork_while_another_thread_trains(in_training):
     net, finish = in_training
 
@@ -237,7 +233,6 @@ def test_a_fork_while_another_thread_trains(in_training):
 
 
 @forks
-@among_threads
 def test_a_fork_within_a_callback():
     """Both processes go on with the same training; the child has to begin a new team."""
     expected = train(make_network(), epochs=3)
@@ -260,7 +255,6 @@ def test_a_fork_within_a_callback():
 
 
 @forks
-@among_threads
 def test_a_fork_waits_until_no_thread_compiles():
     ended = threading.Event()
 
@@ -292,7 +286,6 @@ def available_threads(_=None):
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-@among_threads
 def test_start_methods(method):
     net = make_network()
     train(net)
@@ -304,7 +297,6 @@ def test_start_methods(method):
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
-@among_threads
 def test_joblib(backend):
     joblib = pytest.importorskip("joblib")
     parallel = joblib.Parallel(2, backend=backend, timeout=120)
