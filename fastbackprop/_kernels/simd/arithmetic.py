@@ -145,7 +145,6 @@ def _elementwise(llvm_name: str, n_operands: int, description: str) -> Any:
 fma = _elementwise("fma", 3, "``a * b + c`` with one rounding.")
 sqrt = _elementwise("sqrt", 1, "The correctly rounded square root.")
 absolute = _elementwise("fabs", 1, "``|a|``.")
-round_even = _elementwise("rint", 1, "The nearest integer, halves to even.")
 copysign = _elementwise("copysign", 2, "``|a|`` with the sign of ``b``.")
 
 

@@ -203,18 +203,6 @@ def store(typingctx, p, v):
 
 
 @intrinsic
-def broadcast(typingctx, p):
-    """A vector whose every lane is the element at ``p``."""
-    vector = vector_of(p.dtype)
-
-    def codegen(context, builder, sig, args):
-        scalar = load_value(builder, args[0], element_type(vector.dtype), vector.dtype)
-        return splat(builder, scalar, vector.llvm)
-
-    return vector(p), codegen
-
-
-@intrinsic
 def fill(typingctx, like, scalar):
     """A vector like ``like`` (or as loaded from it) whose every lane is ``scalar``."""
     vector = like if isinstance(like, Vector) else vector_of(like.dtype)
