@@ -24,6 +24,8 @@ _MOST_COLUMNS = 9
 class WeightsDisplay(Display):
     """The weights of the first layer, those of each unit as an image of the inputs.
 
+    Blue is negative, red positive, white 0.
+
     Parameters
     ----------
     images : ndarray, (n, rows, columns)
@@ -84,33 +86,26 @@ class WeightsDisplay(Display):
         largest = np.argsort(-np.linalg.norm(w, axis=0), kind="stable")[:count]
         return cls(w[:, np.sort(largest)].T.reshape(-1, *shape).copy(), w.shape[1]).plot(ax)
 
-    def plot(self, ax: Any = None) -> WeightsDisplay:
-        """Draw: blue is negative, red positive, white 0.
+    @property
+    def _tiles(self) -> Array:
+        return mosaic(self.images, min(len(self.images), 8), (1, 1))[1:]
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where; a new figure unless given.
+    def _size(self) -> tuple[float, float]:
+        rows, columns = self._tiles.shape
+        return 6.4, min(max(0.7 + 5.2 * rows / columns, 1.6), 9.0)
 
-        Returns
-        -------
-        WeightsDisplay
-            Itself, with ``ax_`` and ``figure_``.
-        """
+    def _draw(self, ax: Any) -> None:
         n = len(self.images)
-        columns = min(n, 8)
-        tiles = mosaic(self.images, columns, (1, 1))[1:]
-        height = 0.7 + 5.2 * tiles.shape[0] / tiles.shape[1]
-        ax = self._begin(ax, (6.4, min(max(height, 1.6), 9.0)))
         # One weight far out must not make the others pale.
         limit = float(np.quantile(np.abs(self.images), 0.995)) or 1.0
-        image = ax.imshow(tiles, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        image = ax.imshow(
+            self._tiles, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
+        )
         ax.set_facecolor("#BBBBBB")
         ax.set(xticks=[], yticks=[])
         some = f"{n} of {self.n_units}" if n < self.n_units else str(n)
         ax.set_title(f"first layer: {some} units")
         self.figure_.colorbar(image, ax=ax, label="weight", extend="both", shrink=0.8)
-        return self
 
 
 class NetworkDisplay(Display):
@@ -165,23 +160,13 @@ class NetworkDisplay(Display):
         title = f"{net.n_parameters:,} parameters, {net.loss_function.name.replace('_', ' ')} loss"
         return cls(net.sizes, labels, title).plot(ax)
 
-    def plot(self, ax: Any = None) -> NetworkDisplay:
-        """Draw.
+    def _size(self) -> tuple[float, float]:
+        return 1.2 + min(1.5 * len(_columns(len(self.sizes))), 9.0), 3.4
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where; a new figure unless given.
-
-        Returns
-        -------
-        NetworkDisplay
-            Itself, with ``ax_`` and ``figure_``.
-        """
-        columns = _columns(len(self.sizes))
-        ax = self._begin(ax, (1.2 + min(1.5 * len(columns), 9.0), 3.4))
+    def _draw(self, ax: Any) -> None:
         from matplotlib.collections import LineCollection
 
+        columns = _columns(len(self.sizes))
         ax.set_axis_off()
         ax.set_title(self.title)
         places = [[] if layer is None else _places(self.sizes[layer]) for layer in columns]
@@ -202,7 +187,6 @@ class NetworkDisplay(Display):
             ax.text(i, -_MOST_CIRCLES / 2 - 0.9, label, ha="center", va="top")
         ax.set_xlim(-0.5, len(columns) - 0.5)
         ax.set_ylim(-_MOST_CIRCLES / 2 - 3.4, _MOST_CIRCLES / 2 + 0.6)
-        return self
 
     def _draw_layer(self, ax: Any, x: int, layer: int, heights: list[float]) -> None:
         """The circles of a layer, one above the other."""

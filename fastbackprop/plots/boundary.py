@@ -129,20 +129,10 @@ class DecisionBoundaryDisplay(Display):
         axes = [canvas.plain(name) for name in feature_names]
         return cls(xx0, xx1, response, kind, (points, values), names, axes).plot(ax)
 
-    def plot(self, ax: Any = None) -> DecisionBoundaryDisplay:
-        """Draw.
+    def _size(self) -> tuple[float, float]:
+        return 5.2, 4.0
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where; a new figure unless given.
-
-        Returns
-        -------
-        DecisionBoundaryDisplay
-            Itself, with ``ax_`` and ``figure_``.
-        """
-        ax = self._begin(ax, (5.2, 4.0))
+    def _draw(self, ax: Any) -> None:
         from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 
         if self.kind == "value":
@@ -163,7 +153,6 @@ class DecisionBoundaryDisplay(Display):
             self._fill(ax, colours, -0.5, n - 0.5)
         self._draw_points(ax)
         ax.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
-        return self
 
     def _fill(self, ax: Any, colours: Any, low: float, high: float) -> Any:
         """Colour the plane; as an image, since contours between classes 0 and 2 would pass 1."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,7 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-class Display:
+class Display(ABC):
     """A picture that has been drawn or can be.
 
     Attributes
@@ -32,12 +33,32 @@ class Display:
     ax_: Any
     figure_: Any
 
-    def _begin(self, ax: Any, size: tuple[float, float]) -> Any:
-        """The axes to draw on; a new figure of ``size`` inches where the user gave none."""
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where; a new figure unless given.
+
+        Returns
+        -------
+        the same type
+            Itself, with ``ax_`` and ``figure_``.
+        """
         if ax is None:
-            ax = new_axes(type(self).__name__, size)
+            ax = new_axes(type(self).__name__, self._size())
         self.ax_, self.figure_ = ax, ax.figure
-        return ax
+        self._draw(ax)
+        return self
+
+    @abstractmethod
+    def _size(self) -> tuple[float, float]:
+        """Inches of a figure for it."""
+
+    @abstractmethod
+    def _draw(self, ax: Any) -> None:
+        """Draw on these axes."""
 
 
 def image_shape(n: int, given: tuple[int, int] | None) -> tuple[int, int]:

@@ -16,9 +16,11 @@ from fastbackprop.specs import checked_size
 # With more classes the numbers would not fit their cells.
 _MOST_NUMBERED = 20
 
+_MOST_IN_A_ROW = 5
+
 
 class ConfusionMatrixDisplay(Display):
-    """How many rows of each class were taken for which.
+    """How many rows of each class were taken for which, coloured by their share of the row.
 
     Parameters
     ----------
@@ -133,23 +135,13 @@ class ConfusionMatrixDisplay(Display):
         np.add.at(matrix, (true, predicted), 1)
         return cls(matrix, class_names).plot(ax)
 
-    def plot(self, ax: Any = None) -> ConfusionMatrixDisplay:
-        """Draw: counts in cells coloured by their share of the row.
+    def _size(self) -> tuple[float, float]:
+        side = max(3.8, 2.6 + 0.36 * min(len(self.confusion_matrix), _MOST_NUMBERED))
+        return side + 0.8, side
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where; a new figure unless given.
-
-        Returns
-        -------
-        ConfusionMatrixDisplay
-            Itself, with ``ax_`` and ``figure_``.
-        """
+    def _draw(self, ax: Any) -> None:
         matrix = self.confusion_matrix
         n = len(matrix)
-        side = max(3.8, 2.6 + 0.36 * min(n, _MOST_NUMBERED))
-        ax = self._begin(ax, (side + 0.8, side))
         shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
         self.figure_.colorbar(image, ax=ax, label="share of the true class (%)", shrink=0.9)
@@ -162,11 +154,12 @@ class ConfusionMatrixDisplay(Display):
                     ax.text(j, i, f"{count}", ha="center", va="center", color=colour, fontsize=8)
         ax.set_xlabel("predicted class")
         ax.set_ylabel("true class")
-        return self
 
 
 class MisclassifiedDisplay(Display):
     """Images that a network takes for another class, the surest mistakes first.
+
+    Over each stand its true and its predicted class.
 
     Parameters
     ----------
@@ -277,28 +270,21 @@ class MisclassifiedDisplay(Display):
             names,
         ).plot(ax)
 
-    def plot(self, ax: Any = None) -> MisclassifiedDisplay:
-        """Draw: over each image its true and its predicted class.
+    @property
+    def _columns(self) -> int:
+        return min(max(len(self.images), 1), _MOST_IN_A_ROW)
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where; a new figure unless given.
-
-        Returns
-        -------
-        MisclassifiedDisplay
-            Itself, with ``ax_`` and ``figure_``.
-        """
-        n = len(self.images)
-        columns = min(max(n, 1), 5)
-        rows = max(-(-n // columns), 1)
+    def _size(self) -> tuple[float, float]:
+        rows = max(-(-len(self.images) // self._columns), 1)
         # Wide enough for the title.
-        ax = self._begin(ax, (max(0.4 + 1.25 * columns, 4.2), 0.6 + 1.55 * rows))
+        return max(0.4 + 1.25 * self._columns, 4.2), 0.6 + 1.55 * rows
+
+    def _draw(self, ax: Any) -> None:
+        n, columns = len(self.images), self._columns
         ax.set_axis_off()
         ax.set_title(f"{self.n_wrong:,} of {self.n_rows:,} misclassified: true → predicted")
         if not n:
-            return self
+            return
         shape = self.images.shape[1:]
         gap = (-(-shape[0] * 3 // 8), -(-shape[1] // 6))
         tiles = canvas.mosaic(self.images, columns, gap)
@@ -308,7 +294,6 @@ class MisclassifiedDisplay(Display):
             names = (self.class_names[k] for k in (self.true[i], self.predicted[i]))
             text = f"{' → '.join(names)}\n({100 * self.probabilities[i]:.0f} %)"
             ax.text(left + shape[1] / 2 - 0.5, top - 1, text, ha="center", va="bottom", fontsize=8)
-        return self
 
 
 def _rotation(names: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -105,7 +104,7 @@ class LossCurveDisplay(Display):
         display = cls([e + 1 for e in history.epoch], training, validation, metric, loss)
         return display.plot(ax, validation_name=validation_name)
 
-    def plot(self, ax: Any = None, *, validation_name: str = "validation") -> LossCurveDisplay:
+    def plot(self, ax: Any = None, *, validation_name: str = "validation") -> Self:
         """Draw.
 
         Parameters
@@ -120,7 +119,13 @@ class LossCurveDisplay(Display):
         LossCurveDisplay
             Itself, with ``ax_`` and ``figure_``.
         """
-        ax = self._begin(ax, (5.0, 3.6))
+        self._validation_name = validation_name
+        return super().plot(ax)
+
+    def _size(self) -> tuple[float, float]:
+        return 5.0, 3.6
+
+    def _draw(self, ax: Any) -> None:
         from matplotlib.ticker import MaxNLocator
 
         scale, label = 1.0, self.metric.replace("_", " ")
@@ -133,7 +138,7 @@ class LossCurveDisplay(Display):
         for i, (values, name) in enumerate(
             [
                 (self.training, "training, mean over the epoch"),
-                (self.validation, f"{validation_name}, after the epoch"),
+                (self.validation, f"{self._validation_name}, after the epoch"),
             ]
         ):
             if values is not None:
@@ -151,7 +156,6 @@ class LossCurveDisplay(Display):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
         ax.grid(alpha=0.3)
         ax.legend()
-        return self
 
 
 class _LayersDisplay(Display):
@@ -205,21 +209,6 @@ class _LayersDisplay(Display):
         """
         return cls(report).plot(ax)
 
-    @abstractmethod
-    def plot(self, ax: Any = None) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where; a new figure unless given.
-
-        Returns
-        -------
-        the same type
-            Itself, with ``ax_`` and ``figure_``.
-        """
-
     def _label_layers(self, ax: Any) -> None:
         layers = self.report.layers
         if len(layers) <= _MOST_NAMED:
@@ -250,23 +239,12 @@ class GradientFlowDisplay(_LayersDisplay):
     'gradient norm'
     """
 
-    def plot(self, ax: Any = None) -> Self:
-        """Draw.
+    def _size(self) -> tuple[float, float]:
+        return 6.4, 3.8
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where; a new figure unless given.
-
-        Returns
-        -------
-        GradientFlowDisplay
-            Itself, with ``ax_`` and ``figure_``.
-        """
-        ax = self._begin(ax, (6.4, 3.8))
+    def _draw(self, ax: Any) -> None:
         self.report.plot(ax)
         self._label_layers(ax)
-        return self
 
 
 class ActivationDisplay(_LayersDisplay):
@@ -285,20 +263,10 @@ class ActivationDisplay(_LayersDisplay):
     'Dense layer'
     """
 
-    def plot(self, ax: Any = None) -> Self:
-        """Draw.
+    def _size(self) -> tuple[float, float]:
+        return 5.0, 3.6
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where; a new figure unless given.
-
-        Returns
-        -------
-        ActivationDisplay
-            Itself, with ``ax_`` and ``figure_``.
-        """
-        ax = self._begin(ax, (5.0, 3.6))
+    def _draw(self, ax: Any) -> None:
         layers = self.report.layers
         ax.axhline(0.0, color="#888888", linewidth=0.8)
         ax.errorbar(
@@ -313,4 +281,3 @@ class ActivationDisplay(_LayersDisplay):
         self._label_layers(ax)
         ax.set_ylabel("output: mean ± standard deviation")
         ax.grid(axis="y", alpha=0.3)
-        return self
