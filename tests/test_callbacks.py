@@ -369,6 +369,22 @@ def test_csv_logger_appends(tmp_path):
     assert len(read(empty)) == 1
 
 
+def test_csv_logger_begins_again_where_its_file_is_gone(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path = folder / "log.csv"
+    net, X, y = problem()
+    logger = fb.CSVLogger(path)
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError):
+        net.fit(X, y, 1, callbacks=logger, verbose=0)
+    folder.mkdir()
+    for epoch in ("1", "2"):
+        net.fit(X, y, 1, callbacks=logger, verbose=0)
+        assert [row["epoch"] for row in read(path)] == [epoch]
+        path.unlink()
+
+
 def test_refused_data_leave_the_file_alone(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("precious")

@@ -68,24 +68,25 @@ class CSVLogger(Callback):
         if self._kept is not None:
             self._cut(self._kept)
             self._kept = None
-        begins = not self._columns
-        if begins and self.append and self.path.exists():
+        columns = self._columns if self.path.exists() else []  # it may have been deleted
+        if not columns and self.append and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file), [])
-            begins = not self._columns
+                columns = next(csv.reader(file), [])
+        begins = not columns
         if begins:
-            self._columns = list(row)
+            columns = list(row)
         for name in row:
-            if name not in self._columns:
+            if name not in columns:
                 raise ValueError(
                     f"{self.path} has no column for {name!r}; there are: "
-                    f"{', '.join(self._columns)}. Log this training to another file."
+                    f"{', '.join(columns)}. Log this training to another file."
                 )
         with self.path.open("w" if begins else "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
+            writer = csv.DictWriter(file, columns, restval="")
             if begins:
                 writer.writeheader()
             writer.writerow(row)
+        self._columns = columns
 
     def _cut(self, size: int) -> None:
         """Keep the whole lines among the first ``size`` bytes of the file, if there is one."""
