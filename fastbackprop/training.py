@@ -148,15 +148,15 @@ class Epochs:
                 self._diverge(f"{state.first_not_finite()} became infinite or NaN in")
         except DivergenceError:
             raise
-        except KeyboardInterrupt:
-            # Steps of a training that has diverged already, but has yet to find out.
-            if not state.is_finite:
-                self._go_back()
-            raise
         except Exception:  # a row, the source itself or a schedule
             if self._former is not None or state.steps != steps_before:
                 self._good.put_back()
                 state.restore(self._former)
+            raise
+        except BaseException:  # Ctrl-C, or another signal that ends the program
+            # Steps of a training that has diverged already, but has yet to find out.
+            if not state.is_finite:
+                self._go_back()
             raise
         # Rows that have all been seen are not looked at again.
         self._former = None
@@ -376,10 +376,12 @@ def step(state: State, data: TrainingData, optimizer: Optimizer) -> float:
                 f"the step diverged: {what}. The parameters are as they were. Try a smaller "
                 "learning_rate, clip_norm in the optimizer, or inputs scaled to about 1."
             )
-    except ValueError:
+    except DivergenceError:
+        raise
+    except Exception:  # before which the step has not changed anything
         state.restore(former)
         raise
-    except KeyboardInterrupt:
+    except BaseException:
         if not state.is_finite:
             prepared.go_back(state)
         raise

@@ -10,7 +10,7 @@ FILES = (team.__file__, training.__file__)
 
 
 class InterruptAt:
-    """A context manager that raises KeyboardInterrupt at one of the lines of `FILES` that run.
+    """A context manager that raises an exception at one of the lines of `FILES` that run.
 
     Parameters
     ----------
@@ -18,10 +18,12 @@ class InterruptAt:
         The number of that line among those that run, from 0.
     again : int, optional
         Another exception comes when so many more functions of `FILES` have been entered.
+    error : type, default KeyboardInterrupt
+        What is raised.
     """
 
-    def __init__(self, line, again=None):
-        self._lines, self._entries = line, again
+    def __init__(self, line, again=None, error=KeyboardInterrupt):
+        self._lines, self._entries, self._error = line, again, error
 
     def __enter__(self):
         sys.settrace(self._trace)
@@ -37,14 +39,14 @@ class InterruptAt:
             if self._lines == 0:  # Python traces no further then, but it profiles
                 if self._entries is not None:
                     sys.setprofile(self._profile)
-                raise KeyboardInterrupt
+                raise self._error
             self._lines -= 1
         return self._trace
 
     def _profile(self, frame, event, argument):
         if event == "call" and frame.f_code.co_filename in FILES:
             if self._entries == 0:
-                raise KeyboardInterrupt
+                raise self._error
             self._entries -= 1
 
 

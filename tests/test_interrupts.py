@@ -321,6 +321,7 @@ AFTER_DIVERGENCE = textwrap.dedent(
     """
     # Interrupts training that diverges at each of its lines.
     import copy
+    import sys
 
     import numpy as np
     from interruption import InterruptAt
@@ -329,6 +330,7 @@ AFTER_DIVERGENCE = textwrap.dedent(
 
     X, y, sgd = np.ones((4, 3)), np.ones((4, 2)), fb.SGD(0.01, momentum=0.9)
     start = fb.Network([3, 4, 2], "relu", "mse", random_state=0)
+    error = {"KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit}[sys.argv[1]]
     calls = {
         "fit": lambda net, scale: net.fit(X * scale, y, 2, 2, sgd, verbose=0),
         "train_step": lambda net, scale: net.train_step(X * scale, y, sgd),
@@ -338,11 +340,11 @@ AFTER_DIVERGENCE = textwrap.dedent(
         while not ended:
             net = copy.deepcopy(start)
             try:
-                with InterruptAt(lines):
+                with InterruptAt(lines, error=error):
                     call(net, 1e30)
             except fb.DivergenceError:
                 ended = True
-            except KeyboardInterrupt:
+            except error:
                 lines += 1
             assert np.isfinite(net.get_parameters()).all(), (name, lines)
             call(net, 1)
@@ -351,8 +353,9 @@ AFTER_DIVERGENCE = textwrap.dedent(
 )
 
 
-def test_ctrl_c_leaves_no_training_that_has_diverged():
-    lines = dict(line.split() for line in run(AFTER_DIVERGENCE).splitlines())
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit"])
+def test_an_interrupt_leaves_no_training_that_has_diverged(error):
+    lines = dict(line.split() for line in run(AFTER_DIVERGENCE, error).splitlines())
     assert int(lines["fit"]) > 50
     assert int(lines["train_step"]) > 20
 
@@ -523,3 +526,20 @@ def test_a_share_that_fails_ends_the_step(number, sizes, background, monkeypatch
     assert np.array_equal(bits(net), before)
     assert set(threading.enumerate()) <= threads
     assert net.fit(X, y, 1, 2, threads=3, verbose=0).epoch == [1]
+
+
+def test_a_step_that_fails_leaves_the_optimizers_state(monkeypatch):
+    net = fb.Network([4, 8, 4], loss="cross_entropy", random_state=0)
+    net.train_step(X, Y, fb.Adam())
+    twin = net.clone(keep_optimizer=True)
+
+    def fail(asked, thread):
+        raise MemoryError
+
+    with monkeypatch.context() as patches:
+        patches.setattr(job.Job, "run", fail)
+        with pytest.raises(MemoryError):
+            net.train_step(X, Y, fb.SGD())
+    for each in (net, twin):
+        each.train_step(X, Y, fb.Adam())
+    np.testing.assert_array_equal(bits(net), bits(twin))
