@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -150,13 +150,12 @@ class Epochs:
             raise
         except Exception:  # a row, the source itself or a schedule
             if self._former is not None or state.steps != steps_before:
-                self._good.put_back()
-                state.restore(self._former)
+                _go_back(state, self._good, self._former)
             raise
         except BaseException:  # Ctrl-C, or another signal that ends the program
             # Steps of a training that has diverged already, but has yet to find out.
             if not state.is_finite:
-                self._go_back()
+                _go_back(state, self._good)
             raise
         # Rows that have all been seen are not looked at again.
         self._former = None
@@ -182,10 +181,7 @@ class Epochs:
             # Dropout masks follow from the numbers of the epoch and of the step within the part.
             epoch=state.epoch if self._source.is_whole else -1 - state.steps,
         )
-        try:
-            self.team.run(job)
-        finally:
-            state.steps += job.steps_done
+        take_steps(state, job, lambda: self.team.run(job))
         if job.met_bad_row:
             with named(part.name):
                 refuse_values(part.data.X, state.plan.dtype)
@@ -197,15 +193,10 @@ class Epochs:
         if not self._source.is_whole:
             job.release()
 
-    def _go_back(self) -> None:
-        """Put back the parameters from before the epoch, which the optimizer's state is not of."""
-        self._state.forget()
-        self._good.put_back()
-
     def _diverge(self, what: str) -> None:
         """Go back, and say so."""
         epoch = self._state.epoch
-        self._go_back()
+        _go_back(self._state, self._good)
         self._state.epoch += 1
         raise DivergenceError(
             f"training diverged: {what} epoch {epoch}. The network has the parameters it had "
@@ -235,6 +226,33 @@ def reserve_steps(
         frozen=state.frozen,
     )
     job.point(row_loss=np.empty(rows), row_score=np.empty(rows))
+
+
+def take_steps(state: State, job: Job, run: Callable[[], None]) -> None:
+    """Run a job, and count the steps that were done, whatever ends it."""
+    steps_before = state.steps
+    job.begin()  # forgets the last count, in case that an exception comes before ``run`` begins
+    try:
+        try:
+            run()
+        finally:
+            state.steps = steps_before + job.steps_done
+    finally:  # Ctrl-C may have come in place of the line above
+        state.steps = steps_before + job.steps_done
+
+
+def _go_back(state: State, parameters: Spare, former: Former | None = None) -> None:
+    """Put back parameters and the optimizer's state, which without ``former`` is dropped."""
+
+    def put_back() -> None:
+        state.restore(former)
+        parameters.put_back()
+
+    try:
+        put_back()
+    except BaseException:  # Ctrl-C must not leave a half of it
+        put_back()
+        raise
 
 
 def fit(
@@ -332,9 +350,8 @@ class _Step:
             self.n_bytes = self._job.n_bytes + state.params.nbytes
 
     def go_back(self, state: State) -> None:
-        """Put back the parameters from before the step, which the optimizer's state is not of."""
-        state.forget()
-        self._before.put_back()
+        """Put back the parameters from before the step."""
+        _go_back(state, self._before)
 
     def run(self, state: State, data: TrainingData, rate: float) -> float:
         """Take the step; returns the loss from before it."""
@@ -346,10 +363,8 @@ class _Step:
         self._rate[0] = rate
         point_at(job, data)
         job.set(batch=n, seed=state.seed, steps_before=state.steps, epoch=-1 - state.steps)
-        try:
-            run_together(job, self._room[1], background=is_long(state.plan, n))
-        finally:
-            state.steps += job.steps_done
+        background = is_long(state.plan, n)
+        take_steps(state, job, lambda: run_together(job, self._room[1], background=background))
         job.release()
         if job.met_bad_row:  # in which case the step has not changed anything
             refuse_values(data.X, state.plan.dtype)

@@ -4,26 +4,29 @@ import sys
 import threading
 import time
 
-from fastbackprop import team, training
+from fastbackprop import spare, state, team, training
 
-FILES = (team.__file__, training.__file__)
+FILES = tuple(module.__file__ for module in (team, training))
+FILES_OF_STATE = tuple(module.__file__ for module in (state, spare))
 
 
 class InterruptAt:
-    """A context manager that raises an exception at one of the lines of `FILES` that run.
+    """A context manager that raises an exception at one of the lines of some files that run.
 
     Parameters
     ----------
     line : int
         The number of that line among those that run, from 0.
     again : int, optional
-        Another exception comes when so many more functions of `FILES` have been entered.
+        Another exception comes when so many more functions of these files have been entered.
     error : type, default KeyboardInterrupt
         What is raised.
+    files : tuple of str, default FILES
+        The files.
     """
 
-    def __init__(self, line, again=None, error=KeyboardInterrupt):
-        self._lines, self._entries, self._error = line, again, error
+    def __init__(self, line, again=None, error=KeyboardInterrupt, files=FILES):
+        self._lines, self._entries, self._error, self._files = line, again, error, files
 
     def __enter__(self):
         sys.settrace(self._trace)
@@ -33,7 +36,7 @@ class InterruptAt:
         sys.setprofile(None)
 
     def _trace(self, frame, event, argument):
-        if frame.f_code.co_filename not in FILES:
+        if frame.f_code.co_filename not in self._files:
             return None
         if event == "line":
             if self._lines == 0:  # Python traces no further then, but it profiles
@@ -44,7 +47,7 @@ class InterruptAt:
         return self._trace
 
     def _profile(self, frame, event, argument):
-        if event == "call" and frame.f_code.co_filename in FILES:
+        if event == "call" and frame.f_code.co_filename in self._files:
             if self._entries == 0:
                 raise self._error
             self._entries -= 1

@@ -249,11 +249,11 @@ AT_EACH_LINE = textwrap.dedent(
     X, y = np.eye(3), np.array([0, 1, 1])
     sgd = fb.SGD(0.1)
     twin = copy.deepcopy(start)
-    states = {twin.get_parameters().tobytes()}
+    states = {twin.get_parameters().tobytes(): 0}
     for _ in range(3):
         for i in range(3):
             twin.train_step(X[i : i + 1], y[i : i + 1], sgd)
-            states.add(twin.get_parameters().tobytes())
+            states[twin.get_parameters().tobytes()] = len(states)
 
     lines, completed = 0, False
     while not completed:
@@ -266,7 +266,8 @@ AT_EACH_LINE = textwrap.dedent(
         except KeyboardInterrupt:
             lines += 1
         assert threading.active_count() == 1
-        assert net.get_parameters().tobytes() in states
+        # The optimizer counts no step, or each once; what it counts decides how it goes on.
+        assert states[net.get_parameters().tobytes()] == net._state.steps, lines
         done = len(net.history.epoch)
         assert net.history.epoch == list(range(done))
         assert net.fit(X, y, 1, 1, sgd, verbose=0).epoch[0] in (done, done + 1), lines
@@ -358,6 +359,57 @@ def test_an_interrupt_leaves_no_training_that_has_diverged(error):
     lines = dict(line.split() for line in run(AFTER_DIVERGENCE, error).splitlines())
     assert int(lines["fit"]) > 50
     assert int(lines["train_step"]) > 20
+
+
+GOING_BACK = textwrap.dedent(
+    """
+    # Interrupts, at each line, a training that goes back since its last batch is refused.
+    import copy
+    import sys
+
+    import numpy as np
+    from interruption import FILES, FILES_OF_STATE, InterruptAt
+
+    import fastbackprop as fb
+    from fastbackprop import spare
+
+    spare._IN_MEMORY_BYTES = int(sys.argv[1])
+    spare._PIECE_BYTES = 64
+    momentum, nan = fb.SGD(0.1, momentum=0.9), np.full((1, 3), np.nan)
+    good = [(np.ones((1, 3)), np.array([label])) for label in (0, 1, 1)]
+    start = fb.Network([3, 7, 2], loss="cross_entropy", random_state=0)
+
+    def what_goes_on(net):
+        slots = {name: slot.tobytes() for name, slot in net._state.slots.items()}
+        return net.get_parameters().tobytes(), net._state.steps, slots
+
+    twin, states = start.clone(), []
+    for X, y in good * 2:
+        states.append(what_goes_on(twin))
+        twin.train_step(X, y, momentum)
+    before = start.clone()
+    for X, y in good:
+        before.train_step(X, y, momentum)
+
+    lines, ended = 0, False
+    while not ended:
+        net = before.clone(keep_optimizer=True)
+        try:
+            with InterruptAt(lines, files=(*FILES, *FILES_OF_STATE)):
+                net.fit([*good[:2], (nan, good[2][1])], None, 1, optimizer=momentum, verbose=0)
+        except ValueError:
+            ended = True
+        except KeyboardInterrupt:
+            lines += 1
+        assert what_goes_on(net) in states[3:], lines
+    print(lines)
+    """
+)
+
+
+@pytest.mark.parametrize("in_memory", [0, 10**6])
+def test_ctrl_c_while_training_goes_back(in_memory):
+    assert int(run(GOING_BACK, in_memory)) > 100
 
 
 def test_an_interrupted_evaluation_does_not_undo_the_epoch():

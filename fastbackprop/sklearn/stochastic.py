@@ -15,7 +15,7 @@ from fastbackprop.probe import point_at
 from fastbackprop.sklearn.objective import Objective
 from fastbackprop.state import State
 from fastbackprop.team import Team
-from fastbackprop.training import reserve_steps, training_job
+from fastbackprop.training import reserve_steps, take_steps, training_job
 
 
 @dataclass
@@ -175,10 +175,7 @@ class Descent:
         self._row_squares[:] = 0.0
         self._job.point(order=order)
         self._job.set(steps_before=state.steps, epoch=state.epoch)
-        try:
-            self._team.run(self._job)
-        finally:
-            state.steps += self._job.steps_done
+        take_steps(state, self._job, lambda: self._team.run(self._job))
         state.epoch += 1
         total = objective.report_factor * self._summed_loss()
         total += 0.5 * objective.alpha * float(self._row_squares.sum())
