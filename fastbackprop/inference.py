@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastbackprop._kernels.passes import BLOCK_ROWS
 from fastbackprop._kernels.records import LINEAR, SCORE_NONE
+from fastbackprop._kernels.run import BLOCK_ROWS
 from fastbackprop.data import (
     CompressedRows,
     Targets,

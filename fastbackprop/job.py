@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fastbackprop._kernels import passes
 from fastbackprop._kernels.columns import SPARSE_INPUTS, list_words
 from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.records import (
@@ -19,6 +18,7 @@ from fastbackprop._kernels.records import (
     STOP_STEPS_DONE,
     STOP_WORDS,
 )
+from fastbackprop._kernels.run import BLOCK_ROWS, run
 from fastbackprop._kernels.signals import signals_held
 from fastbackprop._kernels.team import BARRIER_OPEN, BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED
 from fastbackprop.cores import available_threads
@@ -128,7 +128,7 @@ class Job:
         self.set(stores=stores)
         if chunks:
             self.point(gradients=aligned_zeros(chunks * plan.size, plan.dtype))
-            self.reserve(plan, min(rows, passes.BLOCK_ROWS), threads, shared=False)
+            self.reserve(plan, min(rows, BLOCK_ROWS), threads, shared=False)
         else:
             if stores:
                 self.point(gradients=plan.zeros())
@@ -187,7 +187,7 @@ class Job:
 
     def run(self, thread: int) -> None:
         """One thread's part of the work."""
-        passes.run(self._address, thread, self._one)
+        run(self._address, thread, self._one)
 
     def begin(self) -> None:
         """Make the barrier and the stop request ready for the next call of a team."""
@@ -216,6 +216,6 @@ def compile_kernels(dtype: np.dtype[Any]) -> None:
     from numba import from_dtype, types
 
     signature = (types.intp, types.intp, from_dtype(dtype))
-    if signature not in passes.run.overloads:
+    if signature not in run.overloads:
         with signals_held():
-            passes.run.compile(signature)
+            run.compile(signature)

@@ -83,7 +83,7 @@ def test_a_dropped_bias_gradient(tmp_path):
     result = checked(
         tmp_path,
         "[Dense(5, 9, 'tanh'), Dense(9, 8, 'tanh', bias=False), Dense(8, 3)]",
-        "passes.py",
+        "steps.py",
         "    bottom = min(bottom, layer.n_in + layer.has_bias)\n    code =",
         "    bottom = min(bottom, layer.n_in)\n    code =",
     )

@@ -41,7 +41,7 @@ value = entry(1.0)
 PREDICT = """
 import numpy as np
 import fastbackprop as fb
-from fastbackprop._kernels.passes import run as entry
+from fastbackprop._kernels.run import run as entry
 value = fb.Network([3, 5, 2], random_state=0).predict(np.ones((4, 3))).tolist()
 """
 
@@ -211,7 +211,7 @@ def test_a_cache_in_a_read_only_installation_is_used(installation, tmp_path):
     assert installation.run() == COMPILED
     for path in installation.cached():
         if path.suffix == ".nbi":  # let the other entry point that is imported be there, too
-            path.with_name(path.name.replace("probe.probe", "passes.run")).touch()
+            path.with_name(path.name.replace("probe.probe", "run.run")).touch()
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     assert installation.run(UNWRITABLE + CALL_PROBE, XDG_CACHE_HOME=str(blocked)) == LOADED

@@ -5,8 +5,8 @@ import time
 import numpy as np
 
 import fastbackprop as fb
-from fastbackprop._kernels import passes
 from fastbackprop._kernels.jit import entry_point
+from fastbackprop._kernels.run import run
 from fastbackprop.probe import Probe
 
 from .common import check, check_outputs
@@ -50,7 +50,7 @@ class StepFromPython:
 @entry_point  # kept on disk: Numba compiles what it calls once more, into it
 def repeat(job_address, times, like):
     for _ in range(times):
-        passes.run(job_address, 0, like)
+        run(job_address, 0, like)
 
 
 class FromCompiledCode:

@@ -70,7 +70,7 @@ def source_digest(folder: Path | None = None) -> str:
     """SHA-256 over every kernel source, the SIMD width and the compilers.
 
     Numba's own cache looks at the file of the entry point only: after an edit to ``gemm.py`` it
-    would go on running the old machine code of ``passes.py``.
+    would go on running the old machine code of ``run.py``.
     """
     digest = hashlib.sha256()
     for path in sorted((folder or Path(__file__).parent).rglob("*.py")):

@@ -147,6 +147,12 @@ def _score(kind, outputs, t, n, half):
 
 
 @kernel
+def is_fused(code):
+    """Whether the loss comes with the output activation, from the logits."""
+    return code in (CROSS_ENTROPY, BINARY_CROSS_ENTROPY, POISSON)
+
+
+@kernel
 def losses_and_deltas(
     row_loss, row_score, dz, z, a, t, job, layer, first, last, begin, total_weight
 ):
@@ -187,7 +193,7 @@ def losses_and_deltas(
                 _softmax_backward(delta, outputs, n, value, scale)
         row_loss[i] = weight * mean * value
         row_score[i] = weight * _score(job.score, outputs, target, n, half)
-    if code not in (CROSS_ENTROPY, BINARY_CROSS_ENTROPY, POISSON):
+    if not is_fused(code):
         activation_backward(
             dz, layer.ld_dz, a, z, layer.ld_a, first, last, n, layer.activation, layer.alpha
         )
