@@ -10,6 +10,7 @@ import numpy as np
 
 from fastbackprop._kernels.records import SCORE_LARGEST, SCORE_NONE, SCORE_THRESHOLD
 from fastbackprop._kernels.simd import ELEMENT_TYPES
+from fastbackprop.finite import is_surely_finite
 from fastbackprop.losses import Loss
 from fastbackprop.plan import Array, Plan
 
@@ -75,7 +76,7 @@ def _chunks(array: Array) -> Iterator[Array]:
 
 def _check_finite(name: str, array: Array) -> None:
     """Refuse NaN and infinity, naming the first."""
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or is_surely_finite(array):
         return
     start = 0
     for chunk in _chunks(array):
@@ -340,6 +341,8 @@ def _check_probabilities(array: Array, *, sums: bool) -> None:
 
 
 def _is_one_hot(values: Array) -> bool:
+    if values.item(0) not in (0.0, 1.0):  # as most that are not
+        return False
     return bool(np.all((values == 0) | (values == 1)) and np.all(values.sum(axis=1) == 1))
 
 

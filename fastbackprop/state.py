@@ -8,6 +8,7 @@ import numpy as np
 
 from fastbackprop import schedules
 from fastbackprop._kernels import codes
+from fastbackprop.finite import is_surely_finite
 from fastbackprop.optimizers import Optimizer
 from fastbackprop.plan import Array, Plan
 from fastbackprop.spare import Spare
@@ -102,6 +103,8 @@ class State:
     @property
     def is_finite(self) -> bool:
         """Whether every parameter is finite."""
+        if is_surely_finite(self.params):
+            return True
         pieces = range(0, self.params.size, _PIECE)
         return all(np.isfinite(self.params[start : start + _PIECE]).all() for start in pieces)
 

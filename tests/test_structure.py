@@ -53,6 +53,7 @@ LAYOUT = [
     "initializers",
     "layers",
     "plan",
+    "finite",
     "npy",
     "spare",
     "state",
