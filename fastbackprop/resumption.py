@@ -101,27 +101,40 @@ class Resumption:
             )
         self._states(callbacks)
 
-    def apply(self, net: Network, state: State, source: Source, optimizer: Optimizer) -> History:
-        """Put everything back but the callbacks; returns the history of the call of fit.
+    def apply(
+        self, net: Network, state: State, source: Source, optimizer: Optimizer, record: History
+    ) -> None:
+        """Put everything back but the callbacks; ``record`` gets the history of the call of fit."""
+        source.skip(len(self.snapshot.record.epoch))
+        try:
+            self._put_back(net, state, optimizer)
+        except BaseException:  # Ctrl-C must not leave a half of it
+            self._put_back(net, state, optimizer)
+            raise
+        finally:
+            record.extend(self.snapshot.record)
+
+    def _put_back(self, net: Network, state: State, optimizer: Optimizer) -> None:
+        """Put back what is left of the snapshot, after an exception again.
 
         The snapshot is used up: what has been copied from it is let go, since it is as large as the
         network and the optimizer's state are.
         """
         snapshot = self.snapshot
-        source.skip(len(snapshot.record.epoch))
-        storage.restore(snapshot.network, state)
-        snapshot.network.weights.clear()
-        state.forget()
+        if snapshot.network.weights:
+            storage.restore(snapshot.network, state)
+            state.forget()
+            snapshot.network.weights.clear()
         state.use(optimizer)
-        while snapshot.slots:
-            name, slot = snapshot.slots.popitem()
-            for own, stored in zip(state.plan.matrices(state.slots[name]), slot, strict=True):
+        for name in list(snapshot.slots):
+            places = state.plan.matrices(state.slots[name])
+            for own, stored in zip(places, snapshot.slots[name], strict=True):
                 own[...] = stored
+            del snapshot.slots[name]
         state.steps, state.rate_factor = snapshot.steps, snapshot.rate_factor
         state.frozen = frozenset(snapshot.frozen)
         net.history = snapshot.earlier
         net.stop_training = snapshot.ended
-        return snapshot.record
 
     def restore(self, callbacks: Sequence[Callback]) -> None:
         """Let callbacks go on from what they remembered.

@@ -273,7 +273,7 @@ def fit(
         checkpoint.prepare(state.epoch if former is None else former.snapshot.network.epoch)
     net.stop_training = False
     if former is not None:
-        record.extend(former.apply(net, state, source, optimizer))
+        former.apply(net, state, source, optimizer, record)
     epochs = Epochs(state, source, recipe)
     for callback in callbacks:
         callback.on_train_begin(net)

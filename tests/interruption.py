@@ -4,10 +4,18 @@ import sys
 import threading
 import time
 
-from fastbackprop import spare, state, team, training
+from fastbackprop import resumption, spare, state, storage, team, training
 
 FILES = tuple(module.__file__ for module in (team, training))
 FILES_OF_STATE = tuple(module.__file__ for module in (state, spare))
+FILES_OF_RESUMPTION = tuple(module.__file__ for module in (resumption, state, storage))
+
+
+def what_goes_on(net):
+    """All that decides how the training of a network goes on, but for its data."""
+    slots = {name: slot.tobytes() for name, slot in net._state.slots.items()}
+    counts = net._state.seed, net._state.epoch, net._state.steps
+    return net.get_parameters().tobytes(), slots, counts, net._state.optimizer
 
 
 class InterruptAt:

@@ -368,7 +368,7 @@ GOING_BACK = textwrap.dedent(
     import sys
 
     import numpy as np
-    from interruption import FILES, FILES_OF_STATE, InterruptAt
+    from interruption import FILES, FILES_OF_STATE, InterruptAt, what_goes_on
 
     import fastbackprop as fb
     from fastbackprop import spare
@@ -378,10 +378,6 @@ GOING_BACK = textwrap.dedent(
     momentum, nan = fb.SGD(0.1, momentum=0.9), np.full((1, 3), np.nan)
     good = [(np.ones((1, 3)), np.array([label])) for label in (0, 1, 1)]
     start = fb.Network([3, 7, 2], loss="cross_entropy", random_state=0)
-
-    def what_goes_on(net):
-        slots = {name: slot.tobytes() for name, slot in net._state.slots.items()}
-        return net.get_parameters().tobytes(), net._state.steps, slots
 
     twin, states = start.clone(), []
     for X, y in good * 2:
@@ -410,6 +406,49 @@ GOING_BACK = textwrap.dedent(
 @pytest.mark.parametrize("in_memory", [0, 10**6])
 def test_ctrl_c_while_training_goes_back(in_memory):
     assert int(run(GOING_BACK, in_memory)) > 100
+
+
+RESUMING = textwrap.dedent(
+    """
+    # Interrupts, at each line, a training that is resumed and has nothing left to do.
+    import sys
+
+    import numpy as np
+    from interruption import FILES_OF_RESUMPTION, InterruptAt, what_goes_on
+
+    import fastbackprop as fb
+
+    X, y = np.eye(3), np.array([0, 1, 1])
+    options = dict(optimizer=fb.Adam(0.1), verbose=0)
+
+    def network(seed):
+        return fb.Network([3, 7, 5, 2], loss="cross_entropy", random_state=seed)
+
+    other = network(1)
+    other.fit(X, y, 2, callbacks=fb.Checkpoint(sys.argv[1]), **options)
+    start = network(0)
+    start.fit(X, y, 3, **options)
+    lines, completed, seen = 0, False, set()
+    while not completed:
+        net = start.clone(keep_optimizer=True)
+        try:
+            with InterruptAt(lines, files=FILES_OF_RESUMPTION):
+                net.fit(X, y, 2, resume_from=sys.argv[1], **options)
+            completed = True
+        except KeyboardInterrupt:
+            lines += 1
+        equal = [what_goes_on(net) == what_goes_on(twin) for twin in (start, other)]
+        assert any(equal), lines
+        seen.add(equal.index(True))
+        assert net.history.epoch in ([], [0, 1])
+    assert seen == {0, 1}
+    print(lines)
+    """
+)
+
+
+def test_ctrl_c_while_training_is_resumed(tmp_path):
+    assert int(run(RESUMING, tmp_path)) > 100
 
 
 def test_an_interrupted_evaluation_does_not_undo_the_epoch():
