@@ -108,7 +108,7 @@ def test_all_callbacks_go_on(tmp_path, crash):
         # A checkpoint holds what callbacks after it remember, too.
         callbacks = [
             fb.Checkpoint(folder / "run", every=2, monitor="val_accuracy"),
-            fb.EarlyStopping("val_loss", patience=6, restore_best_weights=True),
+            fb.EarlyStopping("val_loss", patience=8, restore_best_weights=True),
             fb.ReduceLROnPlateau("val_loss", factor=0.5, patience=2, cooldown=1),
             fb.CSVLogger(folder / "log.csv"),
             *more,
