@@ -127,6 +127,7 @@ class Team:
         except BaseException:
             # The last of them may be about to come to life, and is not to be joined.
             _insist(lambda interrupted: self._end(interrupted=True))
+            self._process = 0
             raise
 
     def run(self, job: Job) -> None:

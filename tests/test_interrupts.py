@@ -14,7 +14,7 @@ import pytest
 from comparison import bits
 
 import fastbackprop as fb
-from fastbackprop import division, job, team, training
+from fastbackprop import data, division, job, probe, team, training
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 FOLDERS = Path(fb.__file__).parents[1], Path(__file__).parent  # where scripts find modules
@@ -617,6 +617,29 @@ def test_a_share_that_fails_ends_the_step(number, sizes, background, monkeypatch
     assert np.array_equal(bits(net), before)
     assert set(threading.enumerate()) <= threads
     assert net.fit(X, y, 1, 2, threads=3, verbose=0).epoch == [1]
+
+
+def test_a_team_whose_threads_did_not_start_can_start_them_again(monkeypatch):
+    net = fb.Network([4, 8, 4], loss="cross_entropy", random_state=0)
+    job_of_rows = probe.data_job(net._state, data.checked_data(net._state.plan, X, Y))
+    job_of_rows.reserve(net._state.plan, 4, 3, shared=False)
+    losses = np.full(4, np.nan)
+    job_of_rows.point(row_loss=losses, row_score=np.empty(4))
+    job_of_rows.set(evaluates=1, last=4)
+    start = threading.Thread.start
+
+    def fail(thread):
+        if thread.name == "fastbackprop-2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with team.Team(3) as together:
+        with monkeypatch.context() as patches:
+            patches.setattr(threading.Thread, "start", fail)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                together.run(job_of_rows)
+        together.run(job_of_rows)
+    assert np.isclose(losses.mean(), net.loss(X, Y))
 
 
 def test_a_step_that_fails_leaves_the_optimizers_state(monkeypatch):
