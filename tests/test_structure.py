@@ -17,6 +17,7 @@ LAYOUT = [
     "_version",
     "_kernels",
     "_kernels.signals",
+    "_kernels.compiler",
     "_kernels.jit",
     "_kernels.codes",
     "_kernels.simd.types",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import pickle
 import warnings
@@ -15,7 +14,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 import numba
-from numba.core import config, types
+from numba.core import config
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -24,12 +23,10 @@ from numba.core.caching import (
     UserProvidedCacheLocator,
     UserWideCacheLocator,
 )
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
-from fastbackprop._kernels.signals import let_signals_in
+from fastbackprop._kernels.compiler import OPTIONS, KernelCompiler, resolve_once
 
 _WIDTHS = (512, 256, 128)
 
@@ -203,53 +200,6 @@ _njit: Any = partial(
 )
 
 
-class _LinkedLibrary(JITCodeLibrary):
-    """The code of a kernel that only other kernels call: linked into theirs, never run by itself.
-
-    Numba would optimize and translate it once by itself and again in every caller, and those again
-    in theirs. Left as it is, it is optimized and translated once, in the entry point: a first
-    compilation takes about six tenths of the time.
-    """
-
-    def finalize(self) -> None:
-        let_signals_in()
-        for library in dict.fromkeys(self._linking_libraries):
-            self._reload_init.update(library._reload_init)
-            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
-        self._finalize_dynamic_globals()
-        self._finalized = True
-
-    def get_pointer_to_function(self, name: str) -> int:
-        self._ensure_finalized()
-        return 0
-
-    @property
-    def codegen(self) -> Any:
-        return _NoEnvironment
-
-
-class _NoEnvironment:
-    """Stands where Numba would set the Python environment of native code that does not exist."""
-
-    @staticmethod
-    def set_env(name: str, environment: object) -> None:
-        pass
-
-
-class _KernelCompiler(Compiler):
-    """Numba's compiler, putting what it makes into a library that is only linked."""
-
-    def __init__(self, *args: Any) -> None:
-        let_signals_in()
-        super().__init__(*args)
-        name = f"fastbackprop.{next(_numbers)}"
-        self.state.library = _LinkedLibrary(self.state.targetctx.codegen(), name)
-        self.state.library.enable_object_caching()
-
-
-_numbers = itertools.count()
-
-
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that only other kernels call."""
     return _kernel(function)
@@ -265,15 +215,10 @@ def inlined_kernel(function: Callable[..., Any]) -> Any:
 
 
 def _kernel(function: Callable[..., Any], **options: Any) -> Any:
-    compiler = _njit(no_cpython_wrapper=True, pipeline_class=_KernelCompiler, **options)
+    options |= OPTIONS
+    compiler = _njit(no_cpython_wrapper=True, pipeline_class=KernelCompiler, **options)
     dispatcher = compiler(function)
-    resolve = dispatcher.get_call_template
-
-    def resolve_by_type(args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
-        # Numba would compile the function anew for each constant it is called with.
-        return resolve(tuple(types.unliteral(arg) for arg in args), kws)
-
-    dispatcher.get_call_template = resolve_by_type
+    dispatcher.get_call_template = resolve_once(dispatcher.get_call_template)
     return dispatcher
 
 

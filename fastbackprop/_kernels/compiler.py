@@ -1,0 +1,192 @@
+"""Numba's compiler for kernels that only other kernels call, less the work they do not need.
+
+What is left out changes no instruction of the machine code, and takes most of the time in which
+Numba, itself written in Python, turns two hundred functions into LLVM's language.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba.core import types, typing
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.extending import models, register_model
+
+from fastbackprop._kernels.signals import let_signals_in
+
+# Passes that look for what no kernel has: closures, with blocks, dynamic exceptions, literal_unroll
+# and literally, functions to be inlined in Numba's own language, parallel loops; that check and
+# describe; and, last, one that ends the life of objects with a count of references. Those are an
+# error in a kernel, as are with blocks and the others.
+_UNUSED_PASSES = {
+    "WithLifting",
+    "InlineClosureLikes",
+    "RewriteDynamicRaises",
+    "MakeFunctionToJitFunction",
+    "InlineInlinables",
+    "FindLiterallyCalls",
+    "LiteralUnroll",
+    "LiteralPropagationSubPipelinePass",
+    "InlineOverloads",
+    "NoPythonSupportedFeatureValidation",
+    "AnnotateTypes",
+    "DumpParforDiagnostics",
+    "IRLegalization",
+}
+
+# What the compiler is told by options: no counts of references, and no rewriting of array
+# expressions, constant indices and the like, which are slices and print statements here.
+OPTIONS = {"_nrt": False, "no_rewrites": True}
+
+
+class _LinkedLibrary(JITCodeLibrary):
+    """The code of a kernel that only other kernels call: linked into theirs, never run by itself.
+
+    Numba would optimize and translate it once by itself and again in every caller, and those again
+    in theirs. Left as it is, it is linked, optimized and translated once, in the entry point.
+    """
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        # Numba makes a manager of passes for each function, and runs it on declarations, too.
+        ll_module.data_layout = self._codegen._data_layout
+        passes, builder = self._codegen._function_pass_manager()
+        for function in ll_module.functions:
+            if not function.is_declaration:
+                passes.run(function, builder)
+
+    def finalize(self) -> None:
+        let_signals_in()
+        self._callees: dict[Any, None] = {}  # all, those of callees before their callers
+        for library in self._linking_libraries:
+            self._reload_init.update(library._reload_init)
+            if isinstance(library, _LinkedLibrary):
+                self._callees.update(library._callees)
+            self._callees[library] = None
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def _get_module_for_linking(self) -> Any:
+        """The code with that of all callees, for a library that is run."""
+        if self._shared_module is None:
+            module = self._final_module.clone()
+            # A function whose callers are not there yet would be dropped.
+            for library in reversed(self._callees):
+                is_kernel = isinstance(library, _LinkedLibrary)
+                code = library._final_module if is_kernel else library._get_module_for_linking()
+                module.link_in(code, preserve=True)
+            for function in module.functions:
+                if not function.is_declaration and function.linkage == llvm.Linkage.external:
+                    function.linkage = llvm.Linkage.linkonce_odr
+            self._shared_module = module
+        return self._shared_module
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        return _NoEnvironment
+
+
+class _NoEnvironment:
+    """Stands where Numba would set the Python environment of native code that does not exist."""
+
+    @staticmethod
+    def set_env(name: str, environment: object) -> None:
+        pass
+
+
+class _Function(types.Function):
+    """A function or an operator of Numba's that remembers what it returns for which arguments.
+
+    Numba would try all implementations of an operator, a dozen for a sum, in each place where it is
+    used: 8,000 times in the kernels, for 400 different types of arguments.
+    """
+
+    def __init__(self, templates: Any) -> None:
+        self._signatures: dict[Any, Any] = {}
+        super().__init__(templates)
+
+    def get_call_type(self, context: Any, args: Any, kws: dict[str, Any]) -> Any:
+        key = tuple(args), tuple(kws.items())
+        if key not in self._signatures:
+            self._signatures[key] = super().get_call_type(context, args, kws)
+        return self._signatures[key]
+
+
+register_model(_Function)(models.OpaqueModel)
+
+
+@cache
+def _remembering(function: types.Function) -> _Function:
+    return _Function(function.templates)
+
+
+class _TypingContext(typing.Context):
+    """Numba's typing context, with functions that remember."""
+
+    def __init__(self, context: typing.Context) -> None:
+        vars(self).update(vars(context))
+        self.refresh = context.refresh
+
+    def _lookup_global(self, value: object) -> Any:
+        found = super()._lookup_global(value)
+        return _remembering(found) if type(found) is types.Function else found
+
+
+_typing_context = cache(_TypingContext)
+
+
+@cache
+def _size(target_data: Any, kind: Any) -> int:
+    """Bytes of a value of an LLVM type, for which LLVM parses a module each time it is asked."""
+    return kind.get_abi_size(target_data)
+
+
+class KernelCompiler(Compiler):
+    """Numba's compiler, putting what it makes into a library that is only linked."""
+
+    def __init__(self, *args: Any) -> None:
+        let_signals_in()
+        super().__init__(*args)
+        state, target = self.state, self.state.targetctx
+        state.library = _LinkedLibrary(target.codegen(), f"fastbackprop.{next(_numbers)}")
+        state.library.enable_object_caching()
+        state.typingctx = target.typing_context = _typing_context(state.typingctx)
+        target.get_abi_sizeof = partial(_size, target.target_data)
+
+    def define_pipelines(self) -> list[Any]:
+        managers = super().define_pipelines()
+        for manager in managers:
+            manager.passes = [
+                (kind, description)
+                for kind, description in manager.passes
+                if kind.__name__ not in _UNUSED_PASSES
+            ]
+        return managers
+
+
+_numbers = itertools.count()
+
+
+def resolve_once(resolve: Callable[..., Any]) -> Callable[..., Any]:
+    """Find a kernel for types of arguments once, not for each call of it.
+
+    And not for each constant that it is called with, for which Numba would compile it anew.
+    """
+    found: dict[Any, Any] = {}
+
+    def resolve_by_type(args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
+        args = tuple(types.unliteral(arg) for arg in args)
+        key = args, tuple(kws.items())
+        if key not in found:
+            found[key] = resolve(args, kws)
+        return found[key]
+
+    return resolve_by_type
