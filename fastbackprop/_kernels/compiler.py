@@ -113,7 +113,7 @@ class _Function(types.Function):
         self._signatures: dict[Any, Any] = {}
         super().__init__(templates)
 
-    def get_call_type(self, context: Any, args: Any, kws: dict[str, Any]) -> Any:
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
         key = tuple(args), tuple(kws.items())
         if key not in self._signatures:
             self._signatures[key] = super().get_call_type(context, args, kws)
@@ -133,7 +133,10 @@ class _TypingContext(typing.Context):
 
     def __init__(self, context: typing.Context) -> None:
         vars(self).update(vars(context))
-        self.refresh = context.refresh
+        self._context = context
+
+    def refresh(self) -> None:
+        self._context.refresh()
 
     def _lookup_global(self, value: object) -> Any:
         found = super()._lookup_global(value)
