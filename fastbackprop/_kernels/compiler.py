@@ -2,6 +2,8 @@
 
 What is left out changes no instruction of the machine code, and takes most of the time in which
 Numba, itself written in Python, turns two hundred functions into LLVM's language.
+
+It reaches below Numba's public interface, so that pyproject.toml bounds Numba's version.
 """
 
 from __future__ import annotations
@@ -94,6 +96,23 @@ class _LinkedLibrary(JITCodeLibrary):
         return _NoEnvironment
 
 
+class _EntryLibrary(JITCodeLibrary):
+    """The code of an entry point with all that it calls, optimized once.
+
+    Numba would do so twice, to find counts of references, and make vectors of loops over single
+    elements: here those are what is left of a row, and such vectors took the registers of the rest.
+    """
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        pass  # by themselves, before the others are there
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager(
+            loop_vectorize=False, slp_vectorize=False
+        )
+        passes.run(self._final_module, builder)
+
+
 class _NoEnvironment:
     """Stands where Numba would set the Python environment of native code that does not exist."""
 
@@ -173,6 +192,16 @@ class KernelCompiler(Compiler):
                 if kind.__name__ not in _UNUSED_PASSES
             ]
         return managers
+
+
+class EntryCompiler(Compiler):
+    """Numba's compiler, putting what it makes into an `_EntryLibrary`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        name = f"fastbackprop.entry.{next(_numbers)}"
+        self.state.library = _EntryLibrary(self.state.targetctx.codegen(), name)
+        self.state.library.enable_object_caching()
 
 
 _numbers = itertools.count()

@@ -19,7 +19,7 @@ _ALL = 1 << 32
 @kernel
 def _mix(x):
     """SplitMix64's finalizer: 64 well-mixed bits of 64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    x = np.uint64(x) + np.uint64(0x9E3779B97F4A7C15)
+    x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -28,7 +28,7 @@ def _mix(x):
 @kernel
 def dropout_key(seed, epoch, step, layer):
     """64 bits of key for one application of dropout."""
-    key = _mix(seed)
+    key = _mix(np.uint64(seed))
     key = _mix(key ^ np.uint64(epoch))
     key = _mix(key ^ np.uint64(step))
     return _mix(key ^ np.uint64(layer))

@@ -26,7 +26,12 @@ from numba.core.caching import (
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
-from fastbackprop._kernels.compiler import OPTIONS, KernelCompiler, resolve_once
+from fastbackprop._kernels.compiler import (
+    OPTIONS,
+    EntryCompiler,
+    KernelCompiler,
+    resolve_once,
+)
 
 _WIDTHS = (512, 256, 128)
 
@@ -224,7 +229,7 @@ def _kernel(function: Callable[..., Any], **options: Any) -> Any:
 
 def entry_point(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, and keep its machine code on disk."""
-    dispatcher = _njit()(function)
+    dispatcher = _njit(pipeline_class=EntryCompiler)(function)
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError as error:  # no writable place
