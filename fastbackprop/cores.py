@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -41,21 +42,20 @@ def _quotas(system: Path) -> Iterator[tuple[int, int]]:
     for line in _text(system / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, name = rest.partition(":")
-        top = system / "sys/fs/cgroup"
+        places = [""]
         if controllers:
             if "cpu" not in controllers.split(","):
                 continue
-            top /= controllers
+            # The folder may have them in another order: https://github.com/moby/moby/issues/9365
+            places = [controllers, "cpu"]
         # In a container a group may have its name outside of it, where there is no such folder.
         group = PurePosixPath(name.lstrip("/"))
-        for folder in (group, *group.parents):
+        for place, folder in itertools.product(places, (group, *group.parents)):
+            path = system / "sys/fs/cgroup" / place / folder
             if controllers:
-                words = [
-                    _text(top / folder / f"cpu.cfs_{what}_us").strip()
-                    for what in ("quota", "period")
-                ]
+                words = [_text(path / f"cpu.cfs_{what}_us").strip() for what in ("quota", "period")]
             else:
-                words = _text(top / folder / "cpu.max").split()
+                words = _text(path / "cpu.max").split()
             if len(words) == 2 and all(word.isdecimal() for word in words):
                 yield int(words[0]), int(words[1])
 

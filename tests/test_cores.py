@@ -64,6 +64,15 @@ PERIOD = "sys/fs/cgroup/cpu,cpuacct/{}cpu.cfs_period_us"
             },
             2,
         ),
+        # Its name and that of the folder differ in CentOS 7, where "cpu" is a link to the folder.
+        (
+            {
+                "proc/self/cgroup": "3:cpuacct,cpu:/a\n",
+                "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "300000\n",
+                "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+            },
+            3,
+        ),
         # What cannot be understood sets no limit.
         ({"proc/self/cgroup": "nonsense\n\n:::\n0::/a\n", "sys/fs/cgroup/a/cpu.max": "two"}, 16),
         ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "100000 0\n"}, 16),
