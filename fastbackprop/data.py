@@ -51,7 +51,7 @@ class TrainingData(NamedTuple):
 def _as_array(name: str, value: Any) -> Array:
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{name} is a sparse {type(value).__name__}; pass {name}.toarray()")
-    if hasattr(value, "filled") and hasattr(value, "mask"):
+    if callable(getattr(value, "filled", None)) and hasattr(value, "mask"):
         raise TypeError(
             f"{name} is a masked array, with {np.count_nonzero(value.mask)} of {value.size} "
             f"values masked; masks are not read. Pass {name}.filled(value), or leave such rows out."

@@ -462,6 +462,8 @@ def test_pandas():
     expected = results(X, LABELS)
     assert_equal(results(frame, pd.Series(LABELS)), expected)
     assert_equal(results(frame, pd.DataFrame(PROBABILITIES)), expected)
+    # A column is an attribute, and each frame has a method "mask".
+    assert_equal(results(frame.rename(columns={"b": "filled"}), pd.Series(LABELS)), expected)
     frame["a"] = "text"
     assert_refused(make_network(), TypeError, "X has dtype object", "predict", frame)
 
