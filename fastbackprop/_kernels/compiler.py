@@ -1,7 +1,8 @@
-"""Numba's compiler for kernels that only other kernels call, less the work they do not need.
+"""Numba's compiler for kernels, less the work they do not need.
 
-What is left out changes no instruction of the machine code, and takes most of the time in which
-Numba, itself written in Python, turns two hundred functions into LLVM's language.
+For those that only other kernels call, what is left out changes no instruction of the machine code,
+and takes most of the time in which Numba, itself written in Python, turns two hundred functions
+into LLVM's language. An entry point does without what LLVM would make of its loops over elements.
 
 It reaches below Numba's public interface, so that pyproject.toml bounds Numba's version.
 """
@@ -40,10 +41,6 @@ _UNUSED_PASSES = {
     "DumpParforDiagnostics",
     "IRLegalization",
 }
-
-# What the compiler is told by options: no counts of references, and no rewriting of array
-# expressions, constant indices and the like, which are slices and print statements here.
-OPTIONS = {"_nrt": False, "no_rewrites": True}
 
 
 class _LinkedLibrary(JITCodeLibrary):

@@ -1,4 +1,4 @@
-"""One dense layer on any part of a batch: its inputs, products, activation and gradients.
+"""One dense layer on any part of a batch: inputs, products, activation, and back to the inputs.
 
 Rows are those of the batch, [first, last); columns are units, [left, right), from the start of a
 cache line to the start of another or to the last unit.

@@ -26,12 +26,7 @@ from numba.core.caching import (
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
-from fastbackprop._kernels.compiler import (
-    OPTIONS,
-    EntryCompiler,
-    KernelCompiler,
-    resolve_once,
-)
+from fastbackprop._kernels.compiler import EntryCompiler, KernelCompiler, resolve_once
 
 _WIDTHS = (512, 256, 128)
 
@@ -205,6 +200,11 @@ _njit: Any = partial(
 )
 
 
+# A kernel counts no references. Nothing in it is to be rewritten: array expressions, constant
+# indices and the like, which are slices and print statements.
+_KERNEL_OPTIONS = {"_nrt": False, "no_rewrites": True}
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that only other kernels call."""
     return _kernel(function)
@@ -220,7 +220,7 @@ def inlined_kernel(function: Callable[..., Any]) -> Any:
 
 
 def _kernel(function: Callable[..., Any], **options: Any) -> Any:
-    options |= OPTIONS
+    options |= _KERNEL_OPTIONS
     compiler = _njit(no_cpython_wrapper=True, pipeline_class=KernelCompiler, **options)
     dispatcher = compiler(function)
     dispatcher.get_call_template = resolve_once(dispatcher.get_call_template)
