@@ -349,3 +349,11 @@ def test_division_by_zero_follows_numpy():
 
     assert call(1.0, 0.0) == np.inf
     assert np.isnan(call(0.0, 0.0))
+
+
+def test_without_a_compiler():
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    command = [sys.executable, "-c", "import fastbackprop"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert "ImportError: fastbackprop needs Numba's compiler" in ended.stderr.splitlines()[-1]
+    assert "unset NUMBA_DISABLE_JIT" in ended.stderr

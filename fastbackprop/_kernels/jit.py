@@ -28,6 +28,12 @@ from numba.core.serialize import dumps
 
 from fastbackprop._kernels.compiler import EntryCompiler, KernelCompiler, resolve_once
 
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError(
+        "fastbackprop needs Numba's compiler, as its kernels work on vectors and addresses that "
+        "Python does not have; unset NUMBA_DISABLE_JIT."
+    )
+
 _WIDTHS = (512, 256, 128)
 
 
