@@ -112,8 +112,8 @@ def test_a_missing_1_over_n(tmp_path):
         tmp_path,
         TWO,
         "loss.py",
-        "    unit = mean / total_weight if total_weight != 0.0 else mean\n",
-        "    unit = mean\n",
+        "    weight, scale = 1.0, 1.0 / total_weight * mean\n",
+        "    weight, scale = 1.0, mean\n",
     )
     assert_caught(result, BELOW | {"layers.1.weight", "layers.1.bias"})
     assert "(relative error 9e-01 > 1e-06)" in result["message"]  # 7 rows: 6/7
