@@ -27,7 +27,6 @@ from fastbackprop._kernels.simd import (
     load,
     load_any,
     pointer,
-    prefetch,
     restore_subnormals,
     spin_hint,
     square_tile_load,
@@ -47,7 +46,6 @@ def _memory(out, x, like):
     store(out, load(x + 1))
     store(out + L, fill(x, 5))
     store(out + 2 * L, fill(load(x), 2.5))
-    prefetch(x)
     spin_hint()
 
 

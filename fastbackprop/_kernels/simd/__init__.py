@@ -54,7 +54,6 @@ from fastbackprop._kernels.simd.memory import (
     load,
     load_any,
     pointer,
-    prefetch,
     store,
 )
 from fastbackprop._kernels.simd.tiles import (
@@ -100,7 +99,6 @@ __all__ = [
     "load_any",
     "pointer",
     "polynomial",
-    "prefetch",
     "restore_subnormals",
     "select",
     "smaller",

@@ -92,18 +92,8 @@ def _pointer_set(context, builder, sig, args):
     return context.get_dummy_value()
 
 
-@intrinsic
-def prefetch(typingctx, p):
-    """Ask for the cache line at ``p`` ahead of its use."""
-
-    def codegen(context, builder, sig, args):
-        prefetch_line(builder, args[0])
-        return context.get_dummy_value()
-
-    return types.none(p), codegen
-
-
 def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for the cache line at an address ahead of its use."""
     kind = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     flags = [ir.Constant(I32, value) for value in (0, 2, 1)]  # read, keep near, data
