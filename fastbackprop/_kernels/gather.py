@@ -37,6 +37,20 @@ def _any_type(address, kind, like):
     return load_any(address, kind, load(like))
 
 
+@kernel
+def _gather_elements(place, source, stride, kind, factor, shift, n):
+    """`_gather_dense_rows` for ``n`` elements one by one, the last vector with its padding."""
+    seen = as_bits(factor) & 0
+    for j in range(n):
+        place[j] = load_any(source + j * stride, kind, place[0])
+    for j in range(0, n, lanes(place)):
+        v = fma(load(place + j), factor, shift)
+        v = select(live_lanes(v, j, n), v, 0.0)
+        seen = seen | as_bits(v - v)
+        store(place + j, v)
+    return seen
+
+
 @inlined_kernel
 def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, begin):
     """`gather_rows` where every element is stored, ``vector_at`` reads those of a vector.
@@ -45,10 +59,15 @@ def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, be
     """
     order = pointer(job.order, np.int64(0))
     kind, size, stride, width = job.x_kind, job.x_size, job.x_column, right - left
-    end = job.x + max(0, (job.n - 1) * job.x_row) + right * size
     zero = fill(load(out), 0.0)
     factor, shift = fill(zero, job.x_scale), fill(zero, job.x_offset)
     whole = width - width % lanes(out) if stride == size else 0
+    live = live_lanes(zero, whole, width)
+    # What is left is read as a vector, too, if that does not go beyond the data: rows of 4 take a
+    # third of the time. LLVM 20 makes an ordinary load of a masked one, which would.
+    end = 0
+    if stride == size:
+        end = job.x + max(0, (job.n - 1) * job.x_row) + (right - lanes(out)) * size
     # The bits of v - v are 0 for what is finite and NaN else: an OR of them takes one cycle, a sum
     # would make every vector wait four for the one before.
     seen = as_bits(zero)
@@ -59,17 +78,17 @@ def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, be
             v = fma(vector_at(source + j * size, kind, out), factor, shift)
             seen = seen | as_bits(v - v)
             store(place + j, v)
-        # What is left is read as a vector, too, if that does not go beyond the data: rows of 4 take
-        # a third of the time. LLVM 20 makes an ordinary load of a masked one, which would.
-        is_readable = stride == size and source + (whole + lanes(out)) * size <= end
-        if not is_readable:
-            for j in range(whole, width):
-                place[j] = load_any(source + j * stride, kind, out[0])
-        for j in range(whole, width, lanes(out)):
-            v = vector_at(source + j * size, kind, out) if is_readable else load(place + j)
-            v = select(live_lanes(v, j, width), fma(v, factor, shift), zero)
+        if whole == width:
+            continue
+        rest = source + whole * size
+        if rest <= end:
+            v = select(live, fma(vector_at(rest, kind, out), factor, shift), zero)
             seen = seen | as_bits(v - v)
-            store(place + j, v)
+            store(place + whole, v)
+        else:
+            seen = seen | _gather_elements(
+                place + whole, rest, stride, kind, factor, shift, width - whole
+            )
     return not any_lane(seen != 0)
 
 
@@ -126,16 +145,25 @@ def gather_targets(out, ld_out, n_out, job, first, last, begin):
     labels = pointer(job.labels, np.int64(0))
     targets = pointer(job.targets, out)
     zero = fill(load(out), 0.0)
-    end = job.n * n_out
+    whole = n_out - n_out % lanes(out)
+    live = live_lanes(zero, whole, n_out)
+    # As in `_gather_dense_rows`.
+    end = job.n * n_out - lanes(out)
     for i in range(first, last):
         row = order[begin + i] if job.order != 0 else begin + i
         target, place = out + i * ld_out, row * n_out
-        for j in range(0, n_out, lanes(out)):
-            is_readable = job.labels == 0 and place + j + lanes(out) <= end
-            v = load(targets + (place + j)) if is_readable else zero
-            store(target + j, select(live_lanes(v, j, n_out), v, zero))
-            if job.labels == 0 and not is_readable:
-                for rest in range(j, n_out):
-                    target[rest] = targets[place + rest]
         if job.labels != 0:
+            for j in range(0, n_out, lanes(out)):
+                store(target + j, zero)
             target[labels[row]] = 1.0
+            continue
+        for j in range(0, whole, lanes(out)):
+            store(target + j, load(targets + (place + j)))
+        if whole == n_out:
+            continue
+        if place + whole <= end:
+            store(target + whole, select(live, load(targets + (place + whole)), zero))
+        else:
+            store(target + whole, zero)
+            for j in range(whole, n_out):
+                target[j] = targets[place + j]

@@ -221,10 +221,15 @@ def live_lanes(typingctx, like, j, n):
     mask = Vector(types.boolean, like.lanes)
 
     def codegen(context, builder, sig, args):
-        kind = ir.VectorType(I64, like.lanes)
+        # As wide as the elements, so that the comparison is one of one register.
+        number = ir.IntType(like.dtype.bitwidth)
+        kind = ir.VectorType(number, like.lanes)
         columns = ir.Constant(kind, list(range(like.lanes)))
-        left = splat(builder, builder.sub(args[2], args[1]), kind)
-        return builder.icmp_signed("<", columns, left)
+        left, most = builder.sub(args[2], args[1]), ir.Constant(I64, like.lanes)
+        left = builder.select(builder.icmp_signed("<", left, most), left, most)
+        if number.width < 64:
+            left = builder.trunc(left, number)
+        return builder.icmp_signed("<", columns, splat(builder, left, kind))
 
     return mask(like, types.intp, types.intp), codegen
 
