@@ -33,7 +33,6 @@ from fastbackprop._kernels.simd import (
     store,
     tile_add_product,
     tile_load,
-    tile_prefetch,
     tile_store,
     transpose,
 )
@@ -109,7 +108,6 @@ def test_transpose(dtype):
 @jit
 def _tile(out, ld_out, start, ld_start, a, a_stride, b, like):
     tile = tile_load(pointer(start, like), ld_start, (0, 0, 0), (0, 0))
-    tile_prefetch(pointer(0, like), ld_start, (0, 0, 0), (0, 0))  # harmless at any address
     tile = tile_add_product(tile, pointer(a, like), a_stride, pointer(b, like))
     tile_store(tile, pointer(out, like), ld_out)
 

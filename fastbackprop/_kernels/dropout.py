@@ -13,6 +13,9 @@ from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.simd import fill, lane_index, lanes, load, select, store
 
 _PARITY = np.uint32(0x1BD11BDA)
+_32 = np.uint32(32)
+_ODD = tuple(np.uint32(rotation) for rotation in (13, 15, 26, 6))
+_EVEN = tuple(np.uint32(rotation) for rotation in (17, 29, 16, 24))
 _ALL = 1 << 32
 
 
@@ -37,38 +40,31 @@ def dropout_key(seed, epoch, step, layer):
 @kernel
 def _round(x0, x1, rotation):
     x0 = x0 + x1
-    x1 = (x1 << rotation) | (x1 >> (np.uint32(32) - rotation))
+    x1 = (x1 << rotation) | (x1 >> (_32 - rotation))
     return x0, x1 ^ x0
+
+
+@kernel
+def _rounds(x0, x1, rotations, first, second):
+    """Four rounds, and the injection of two words of the key."""
+    x0, x1 = _round(x0, x1, rotations[0])
+    x0, x1 = _round(x0, x1, rotations[1])
+    x0, x1 = _round(x0, x1, rotations[2])
+    x0, x1 = _round(x0, x1, rotations[3])
+    return x0 + first, x1 + second
 
 
 @kernel
 def random_bits(key, pair, column):
     """Threefry-2x32-20: two times 32 random bits for each lane of ``column`` (uint32)."""
-    k0 = np.uint32(key & np.uint64(0xFFFFFFFF))
-    k1 = np.uint32(key >> np.uint64(32))
+    k0, k1 = np.uint32(key), np.uint32(key >> np.uint64(32))
     k2 = k0 ^ k1 ^ _PARITY
-    x0 = column + k0
-    x1 = fill(column, np.uint32(np.uint32(pair) + k1))
-    for injection in range(1, 6):
-        if injection % 2 == 1:
-            x0, x1 = _round(x0, x1, np.uint32(13))
-            x0, x1 = _round(x0, x1, np.uint32(15))
-            x0, x1 = _round(x0, x1, np.uint32(26))
-            x0, x1 = _round(x0, x1, np.uint32(6))
-        else:
-            x0, x1 = _round(x0, x1, np.uint32(17))
-            x0, x1 = _round(x0, x1, np.uint32(29))
-            x0, x1 = _round(x0, x1, np.uint32(16))
-            x0, x1 = _round(x0, x1, np.uint32(24))
-        if injection % 3 == 1:
-            first, second = k1, k2
-        elif injection % 3 == 2:
-            first, second = k2, k0
-        else:
-            first, second = k0, k1
-        x0 = x0 + first
-        x1 = x1 + np.uint32(second + np.uint32(injection))
-    return x0, x1
+    x0, x1 = column + k0, fill(column, np.uint32(np.uint32(pair) + k1))
+    x0, x1 = _rounds(x0, x1, _ODD, k1, np.uint32(k2 + np.uint32(1)))
+    x0, x1 = _rounds(x0, x1, _EVEN, k2, np.uint32(k0 + np.uint32(2)))
+    x0, x1 = _rounds(x0, x1, _ODD, k0, np.uint32(k1 + np.uint32(3)))
+    x0, x1 = _rounds(x0, x1, _EVEN, k1, np.uint32(k2 + np.uint32(4)))
+    return _rounds(x0, x1, _ODD, k2, np.uint32(k0 + np.uint32(5)))
 
 
 @kernel

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from fastbackprop._kernels.jit import VECTOR_REGISTERS, kernel
 from fastbackprop._kernels.simd import (
-    address_of,
     square_tile_load,
-    tile_add_product,
     tile_load,
-    tile_prefetch,
+    tile_products,
     tile_store,
     transpose,
 )
@@ -29,27 +27,6 @@ _1, _2, _3, _4, _5, _6, _7, _8 = ((0,) * length for length in range(1, 9))
 
 
 @kernel
-def _tiles(height, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k):
-    """``count`` tiles one below the other."""
-    rows = len(height)
-    for _ in range(count):
-        tile = tile_load(start, ld_start, height, width)
-        tile_prefetch(start + rows * ld_start, ld_start, height, width)
-        left, right = a, b
-        # Counted by address, so that LLVM cannot know how often and does not unroll: four steps
-        # need more addresses than there are registers, and reloading them takes the load ports.
-        stop = address_of(a + k * a_k)
-        while address_of(left) != stop:
-            tile = tile_add_product(tile, left, a_row, right)
-            left += a_k
-            right += ld_b
-        tile_store(tile, out, ld_out)
-        out += rows * ld_out
-        start += rows * ld_start
-        a += rows * a_row
-
-
-@kernel
 def _tiles_of(width, rows, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k):
     """Choose the compiled tile of ``rows`` rows.
 
@@ -59,21 +36,21 @@ def _tiles_of(width, rows, count, out, ld_out, start, ld_start, a, a_row, a_k, b
     if count == 0:
         return
     if rows == 8:
-        _tiles(_8, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+        tile_products(_8, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
     elif rows == 7:
-        _tiles(_7, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+        tile_products(_7, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
     elif rows == 6:
-        _tiles(_6, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+        tile_products(_6, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
     elif rows == 5:
-        _tiles(_5, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+        tile_products(_5, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
     elif rows == 4:
-        _tiles(_4, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+        tile_products(_4, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
     elif rows == 3:
-        _tiles(_3, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+        tile_products(_3, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
     elif rows == 2:
-        _tiles(_2, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+        tile_products(_2, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
     else:
-        _tiles(_1, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
+        tile_products(_1, width, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
 
 
 @kernel
@@ -125,7 +102,7 @@ def panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, ld
 @kernel
 def row_product(out, start, a, b, ld_b, k):
     """out = start + Σₚ a[p] · b[p, :], one row of ROW_NV vectors; as `panel_product` makes it."""
-    _tiles(_1, _8, 1, out, 0, start, 0, a, 0, 1, b, ld_b, k)
+    tile_products(_1, _8, 1, out, 0, start, 0, a, 0, 1, b, ld_b, k)
 
 
 @kernel

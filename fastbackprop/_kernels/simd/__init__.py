@@ -60,7 +60,7 @@ from fastbackprop._kernels.simd.tiles import (
     square_tile_load,
     tile_add_product,
     tile_load,
-    tile_prefetch,
+    tile_products,
     tile_store,
     transpose,
 )
@@ -109,7 +109,7 @@ __all__ = [
     "sum_lanes",
     "tile_add_product",
     "tile_load",
-    "tile_prefetch",
+    "tile_products",
     "tile_store",
     "trailing_zeros",
     "transpose",

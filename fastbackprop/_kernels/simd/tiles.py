@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastbackprop._kernels.simd.arithmetic import overloaded
 from fastbackprop._kernels.simd.memory import prefetch_line, splat
 from fastbackprop._kernels.simd.types import (
     BYTE_POINTER,
+    I8,
     I32,
     I64,
     Tile,
@@ -88,71 +89,131 @@ def tile_store(typingctx, tile, p, stride):
     """Write row ``i`` of a tile to ``p + i * stride``."""
 
     def codegen(context, builder, sig, args):
-        for index, address in _tile_addresses(builder, tile, args[1], args[2]):
-            store_value(builder, builder.extract_value(args[0], index), address, tile.vector.dtype)
+        _tile_store(builder, tile, *args)
         return context.get_dummy_value()
 
     return types.none(tile, p, types.intp), codegen
 
 
-@intrinsic
-def tile_prefetch(typingctx, p, stride, MR, NV):
-    """Ask for the cache lines of a tile that is to be loaded from ``p`` soon."""
-    tile = Tile(vector_of(p.dtype), len(MR), len(NV))
-
-    def codegen(context, builder, sig, args):
-        for _, place in _tile_addresses(builder, tile, args[0], args[1]):
-            prefetch_line(builder, place)
-        return context.get_dummy_value()
-
-    return types.none(p, types.intp, MR, NV), codegen
-
-
-# An instruction adds a stride to an address, once or twice, by itself. LLVM made eight addresses of
-# a loop one from the other, also from the last of the step before: eight cycles a step in which two
-# multiply-adds could start in each, so that tiles of one vector ran at half of their rate.
-_ROWS_A_BASE = 3
+def _tile_store(builder, tile, value, address, stride):
+    for index, place in _tile_addresses(builder, tile, address, stride):
+        store_value(builder, builder.extract_value(value, index), place, tile.vector.dtype)
 
 
 @intrinsic
-def tile_add_product(typingctx, tile, a, a_stride, b):
-    """``tile[i, :] + a[i * a_stride] * b[:]``: one rank-1 update."""
+def tile_add_product(typingctx, tile, a, a_row, b):
+    """``tile[i, :] + a[i * a_row] * b[:]``: one rank-1 update."""
 
     def codegen(context, builder, sig, args):
-        value, a_address, stride, b_address = args
-        kind, dtype = tile.vector.llvm, tile.vector.dtype
-        row = []
-        for j in range(tile.NV):
-            offset = ir.Constant(I64, j * tile.vector.lanes)
-            row.append(
-                load_value(builder, address_at(builder, b_address, dtype, offset), kind, dtype)
-            )
-        rows_below = builder.mul(ir.Constant(I64, _ROWS_A_BASE), stride)
-        for i in range(tile.MR):
-            if i % _ROWS_A_BASE == 0:
-                if i > 0:
-                    a_address = address_at(builder, a_address, dtype, rows_below)
-                a_address = _opaque(builder, a_address)
-            offset = builder.mul(ir.Constant(I64, i % _ROWS_A_BASE), stride)
-            scalar = load_value(
-                builder, address_at(builder, a_address, dtype, offset), element_type(dtype), dtype
-            )
-            left = splat(builder, scalar, kind)
-            for j in range(tile.NV):
-                index = i * tile.NV + j
-                product = [left, row[j], builder.extract_value(value, index)]
-                value = builder.insert_value(
-                    value, overloaded(builder, "fma", kind, product), index
-                )
-        return value
+        value, a_address, row, b_address = args
+        left = _row_addresses(builder, tile, a_address, row)
+        return _add_product(builder, tile, value, left, b_address)
 
     return tile(tile, a, types.intp, b), codegen
 
 
-def _opaque(builder, address):
-    """The same address; LLVM is not to know how it came about."""
-    kind = ir.FunctionType(BYTE_POINTER, [BYTE_POINTER])
-    return builder.call(ir.InlineAsm(kind, "", "=r,0"), [address])
+@intrinsic
+def tile_products(
+    typingctx, MR, NV, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k
+):
+    """``count`` tiles of ``out = start + a @ b``, one below the other, with sums of ``k`` products.
+
+    Both loops are made here. In Numba's language they took three times as long to compile, for each
+    shape of a tile, and LLVM spoiled their addresses (see `_add_products`).
+    """
+    tile = Tile(vector_of(out.dtype), len(MR), len(NV))
+    dtype = out.dtype
+
+    def codegen(context, builder, sig, args):
+        _, _, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k = args
+        height = ir.Constant(I64, tile.MR)
+        with cgutils.for_range(builder, count) as tiles:
+            row = builder.mul(tiles.index, height)
+
+            def at(matrix, ld, row=row):
+                return address_at(builder, matrix, dtype, builder.mul(row, ld))
+
+            value = _tile_load(builder, tile, at(start, ld_start), ld_start)
+            following = at(start, ld_start, builder.add(row, height))
+            for _, place in _tile_addresses(builder, tile, following, ld_start):
+                prefetch_line(builder, place)
+            left = at(a, a_row)
+            value = _add_products(builder, tile, value, left, a_row, a_k, b, ld_b, k)
+            _tile_store(builder, tile, value, at(out, ld_out), ld_out)
+        return context.get_dummy_value()
+
+    number = types.intp
+    matrices = (out, number, start, number, a, number, number, b, number)
+    return types.none(MR, NV, number, *matrices, number), codegen
+
+
+def _add_products(builder, tile, value, a, a_row, a_k, b, ld_b, k):
+    """The tile plus ``Σₚ a[i * a_row + p * a_k] · b[p * ld_b:]``, by ``k`` rank-1 updates.
+
+    A row's elements lie at its own address, from before the loop, plus a distance that is the same
+    for all rows, and the only one to grow. LLVM made the addresses one from the other, also from
+    the last of the step before: eight additions one after another in a step, in each cycle of which
+    two multiply-adds can start. Tiles of one vector ran at half of their rate.
+    """
+    size = ir.Constant(I64, tile.vector.dtype.bitwidth // 8)
+    zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
+    a_step, b_step = builder.mul(a_k, size), builder.mul(ld_b, size)
+    rows = [_opaque(builder, address) for address in _row_addresses(builder, tile, a, a_row)]
+    before = builder.block
+    body = builder.append_basic_block("products")
+    after = builder.append_basic_block("products.end")
+    builder.cbranch(builder.icmp_signed(">", k, zero), body, after)
+
+    builder.position_at_end(body)
+    steps, sums, distance, right = map(builder.phi, (I64, tile.llvm, I64, BYTE_POINTER))
+    left = [builder.gep(address, [distance], source_etype=I8) for address in rows]
+    total = _add_product(builder, tile, sums, left, right)
+    # If LLVM knew the count it would unroll: four steps need more addresses than there are
+    # registers, and to load those again takes the ports that load the operands.
+    rest = _opaque(builder, builder.sub(steps, one))
+    for phi, first, following in (
+        (steps, k, rest),
+        (sums, value, total),
+        (distance, zero, builder.add(distance, a_step)),
+        (right, b, builder.gep(right, [b_step], source_etype=I8)),
+    ):
+        phi.add_incoming(first, before)
+        phi.add_incoming(following, body)
+    builder.cbranch(builder.icmp_signed(">", rest, zero), body, after)
+
+    builder.position_at_end(after)
+    result = builder.phi(tile.llvm)
+    result.add_incoming(value, before)
+    result.add_incoming(total, body)
+    return result
+
+
+def _add_product(builder, tile, value, left, right):
+    """The tile plus the product of a column, an element at each address of ``left``, and a row."""
+    kind, dtype = tile.vector.llvm, tile.vector.dtype
+    row = []
+    for j in range(tile.NV):
+        offset = ir.Constant(I64, j * tile.vector.lanes)
+        row.append(load_value(builder, address_at(builder, right, dtype, offset), kind, dtype))
+    for i, address in enumerate(left):
+        element = splat(builder, load_value(builder, address, element_type(dtype), dtype), kind)
+        for j in range(tile.NV):
+            index = i * tile.NV + j
+            product = [element, row[j], builder.extract_value(value, index)]
+            value = builder.insert_value(value, overloaded(builder, "fma", kind, product), index)
+    return value
+
+
+def _opaque(builder, value):
+    """The same value; LLVM is not to know how it came about."""
+    same = ir.FunctionType(value.type, [value.type])
+    return builder.call(ir.InlineAsm(same, "", "=r,0"), [value])
+
+
+def _row_addresses(builder, tile, a, row):
+    """The address of an element in each row of a tile's left operand."""
+    offsets = [builder.mul(ir.Constant(I64, i), row) for i in range(tile.MR)]
+    return [address_at(builder, a, tile.vector.dtype, offset) for offset in offsets]
 
 
 def _tile_addresses(builder, tile, base, stride):
