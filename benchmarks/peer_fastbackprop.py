@@ -26,10 +26,10 @@ class FastbackpropPeer(Peer):
         history = self.network.fit(
             self.job.data.X_train,
             self.targets,
-            epochs=self.job.epochs_per_turn,
+            epochs=self.job.epochs_per_turn if self.job.is_full_batch else 1,
             batch_size=self.job.batch_size,
             optimizer=self.optimizer,
-            shuffle=False if self.job.epochs_per_turn > 1 else order,
+            shuffle=False if self.job.is_full_batch else order,
             verbose=0,
         )
         return float(np.mean(history["loss"]))

@@ -95,7 +95,7 @@ class JaxPeer(Peer):
         def train_epoch(
             carry: Any, X: jax.Array, y: jax.Array, order: jax.Array
         ) -> tuple[Any, jax.Array]:
-            if job.epochs_per_turn > 1:  # full batches: nothing to gather
+            if job.is_full_batch:  # full batches: nothing to gather
                 carry, losses = jax.lax.scan(
                     lambda carry, _: step(carry, X, y), carry, length=job.epochs_per_turn
                 )

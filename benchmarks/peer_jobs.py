@@ -46,9 +46,16 @@ class Job(StandardJob):
         return self.data.y_train.ndim == 2
 
     @property
+    def is_full_batch(self) -> bool:
+        """Whether an epoch is one step; then all epochs of a turn are one call of a peer."""
+        return self.batch_size >= self.n
+
+    @property
     def epochs_per_turn(self) -> int:
-        """A full batch is one step, too short to be timed: many of them make a turn."""
-        return 100 if self.batch_size >= self.n else 1
+        """Enough that a turn is longer than what begins it: caches are full of another's data."""
+        if self.is_full_batch:
+            return 100
+        return 1 if self.make_rows is None else 10
 
     @property
     def rows_per_turn(self) -> int:
@@ -66,9 +73,9 @@ class Job(StandardJob):
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """Rows in the order in which a turn takes them; that of a full batch does not matter."""
-        if self.epochs_per_turn > 1:
+        if self.is_full_batch:
             return np.tile(np.arange(self.n), self.epochs_per_turn)
-        return rng.permutation(self.n)
+        return np.concatenate([rng.permutation(self.n) for _ in range(self.epochs_per_turn)])
 
     def targets(self) -> np.ndarray:
         """Training targets as rows, (n, n_out) float32; labels become zeros and a one."""

@@ -65,7 +65,7 @@ class TorchPeer(Peer):
 
     def epoch(self, order: np.ndarray) -> float:
         batch_size = self.job.batch_size
-        if self.job.epochs_per_turn > 1:  # full batches: nothing to gather
+        if self.job.is_full_batch:  # full batches: nothing to gather
             steps = len(order) // batch_size
             X_batches, y_batches = [self.X_train] * steps, [self.targets] * steps
         else:

@@ -4,10 +4,11 @@
     python benchmarks/peers.py --jobs 2,3 --peers fastbackprop,torch --epochs 9 --json peers.json
 
 Jobs 1 to 5 train. Every peer starts from the same weights, takes the same batches in the same
-order, and uses the same loss and optimizer, in float32. The peers take turns, an epoch each (a
-hundred where the batch is all of the data), so that a change in the machine's speed meets all of
-them. Their training losses in the first and the last turn and their final test scores must agree
-(by how much: the tolerances below); if some do not, a warning says which, and the exit status is 1.
+order, and uses the same loss and optimizer, in float32. The peers take turns, an epoch each (ten
+where one lasts milliseconds, a hundred where the batch is all of the data), so that a change in
+the machine's speed meets all of them. Their training losses in the first and the last turn and
+their final test scores must agree (by how much: the tolerances below); if some do not, a warning
+says which, and the exit status is 1.
 
 The seconds of an epoch include shuffling and the mean training loss, not the accuracy. The first
 epoch, with all compiling and warming up, has its own column; the others give the median.
@@ -279,7 +280,8 @@ def describe_machine(peers: Iterable[type[Peer]]) -> dict[str, Any]:
 PAUSE = 0.5
 
 # Cores that were idle for so long are slow for a while, so all of them compute, for no peer, before
-# a turn begins: one of 2-32-32-1 took 4.1 ms instead of 4.5 (2.2 where turns follow one another).
+# a turn begins: an epoch of 2-32-32-1 took 4.1 ms instead of 4.5. It takes 2.2 where others went
+# before, with its code and data in the caches, which is why a turn has several.
 _WAKING = Effort(seconds=0.02, samples=3)
 
 
@@ -303,7 +305,7 @@ def race(
         for i, (peer, n) in enumerate(zip(peers, n_trained, strict=True)):
             settle(pause)
             start = time.perf_counter()
-            losses[i].append(peer.epoch(order[:n]))
+            losses[i].append(train_turn(job, peer, order[:n]))
             seconds[i].append((time.perf_counter() - start) * job.rows_per_turn / n)
     return [
         Result(
@@ -316,6 +318,14 @@ def race(
         )
         for i, peer in enumerate(peers)
     ]
+
+
+def train_turn(job: Job, peer: Peer, order: np.ndarray) -> float:
+    """Train on the rows of a turn, epoch by epoch, and return their mean loss."""
+    rows = len(order) if job.is_full_batch else job.n
+    epochs = [order[begin : begin + rows] for begin in range(0, len(order), rows)]
+    losses = [peer.epoch(epoch) for epoch in epochs]
+    return float(np.average(losses, weights=list(map(len, epochs))))
 
 
 def final_loss_tolerance(loss: float) -> float:
