@@ -39,7 +39,8 @@ class History(Mapping[str, list[float]]):
             What was measured.
         """
         for name in logs:
-            self._columns.setdefault(name, [float("nan")] * len(self.epoch))
+            if name not in self._columns:
+                self._columns[name] = [float("nan")] * len(self.epoch)
         self.epoch.append(epoch)
         for name, column in self._columns.items():
             column.append(float(logs.get(name, float("nan"))))
