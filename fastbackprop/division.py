@@ -139,3 +139,14 @@ def call_threads(requested: int | None, plan: Plan, rows: int) -> int:
     if seconds <= _SECONDS_A_START:
         return 1
     return _fastest(lambda threads: seconds / threads + _SECONDS_A_START * (threads > 1))
+
+
+def epoch_threads(requested: int | None, plan: Plan, batch: int, rows: int) -> int:
+    """Threads for a team that takes steps of ``batch`` rows, ``rows`` of them a call.
+
+    It is woken for each call, which costs about as much as to start it: a full batch of 1,000 rows
+    of 4-32-16-4 took 143 µs on one thread and 171 on two.
+    """
+    if requested is not None:
+        return requested
+    return min(training_threads(None, plan, batch), call_threads(None, plan, rows))

@@ -15,10 +15,10 @@ from fastbackprop.data import TrainingData, refuse_values
 from fastbackprop.division import (
     call_threads,
     chunks_of,
+    epoch_threads,
     has_long_updates,
     is_long,
     layers_by_inputs,
-    training_threads,
 )
 from fastbackprop.evaluation import evaluation
 from fastbackprop.history import History
@@ -100,7 +100,7 @@ class Epochs:
     def __init__(self, state: State, source: Source, recipe: Recipe) -> None:
         self._state, self._source, self._recipe = state, source, recipe
         batch, steps = source.batch, source.steps
-        threads = training_threads(recipe.threads, state.plan, batch)
+        threads = epoch_threads(recipe.threads, state.plan, batch, batch * steps)
         self.team = Team(threads, background=is_long(state.plan, batch * steps))
         # A schedule that gives no rate is refused while nothing has changed.
         state.rates(recipe.optimizer, steps)

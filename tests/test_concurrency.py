@@ -316,6 +316,14 @@ def test_the_number_of_threads_can_be_bounded(monkeypatch):
     assert division.call_threads(None, plan, 10_000) <= 3
 
 
+def test_a_short_epoch_is_left_to_one_thread(monkeypatch):
+    monkeypatch.setattr(division, "available_threads", lambda: 2)
+    plan = fb.Network([4, 32, 16, 4])._state.plan
+    assert division.epoch_threads(None, plan, 1000, 1000) == 1
+    assert division.epoch_threads(None, plan, 10_000, 10_000) == 2
+    assert division.epoch_threads(3, plan, 1000, 1000) == 3
+
+
 def test_joblib_shares_the_cores():
     joblib = pytest.importorskip("joblib")
     with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=1):

@@ -9,11 +9,10 @@ import numpy as np
 
 from fastbackprop._kernels import codes
 from fastbackprop.data import TrainingData, refuse_values
-from fastbackprop.division import is_long, layers_by_inputs
+from fastbackprop.division import epoch_threads, is_long, layers_by_inputs
 from fastbackprop.plan import Array
 from fastbackprop.probe import data_job
 from fastbackprop.sklearn.objective import Objective
-from fastbackprop.sklearn.stochastic import epoch_threads
 from fastbackprop.state import State
 from fastbackprop.team import Team
 

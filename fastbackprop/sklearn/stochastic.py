@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastbackprop.data import TrainingData
-from fastbackprop.division import call_threads, is_long, layers_by_inputs, training_threads
+from fastbackprop.division import epoch_threads, is_long, layers_by_inputs
 from fastbackprop.optimizers import SGD, Adam, Optimizer
-from fastbackprop.plan import Array, Plan
+from fastbackprop.plan import Array
 from fastbackprop.probe import point_at
 from fastbackprop.sklearn.objective import Objective
 from fastbackprop.state import State
@@ -78,16 +78,6 @@ def adam(
     whose gradient is but the penalty's would move differently otherwise.
     """
     return Adam(rate, betas=(beta_1, beta_2), eps=epsilon / objective.gradient_factor)
-
-
-def epoch_threads(requested: int | None, plan: Plan, batch_size: int, n: int) -> int:
-    """Threads for steps of ``batch_size`` rows, of which one call from Python takes n rows.
-
-    They are woken for each call, which costs about as much as starting them.
-    """
-    if requested is not None:
-        return requested
-    return min(training_threads(None, plan, batch_size), call_threads(None, plan, n))
 
 
 class HeldBack(NamedTuple):
