@@ -225,7 +225,7 @@ def test_live_lanes(dtype):
     with Memory(dtype) as memory:
         out = memory.empty(L)
         for j in (0, L, 5):
-            for n in range(2 * L + 1):
+            for n in (*range(2 * L + 1), 2**31, 2**32 + j, 2**40):
                 _live(address(out), j, n, dtype(0))
                 np.testing.assert_array_equal(out, j + np.arange(L) < n)
 
