@@ -105,15 +105,26 @@ class Epochs:
         # A schedule that gives no rate is refused while nothing has changed.
         state.rates(recipe.optimizer, steps)
         self._former: Former | None = state.former(recipe.optimizer)
-        state.use(recipe.optimizer)
-        self._job = training_job(state, recipe.optimizer)
-        self._sums = {name: np.zeros(steps) for name in _SUMS}
-        # Room for so many rows; and what decides how a step is rounded, which must follow from its
-        # own rows, not from those before it, so that a resumed training has the same bits.
-        self._rows, self._rounding = 0, (0, False)
-        self._reserve(batch)
-        self._good = Spare(state.params)
-        compile_kernels(state.plan.dtype)  # so that the first epoch's seconds are those of training
+        self._has_begun = False
+        try:
+            state.use(recipe.optimizer)
+            self._job = training_job(state, recipe.optimizer)
+            self._sums = {name: np.zeros(steps) for name in _SUMS}
+            # Room for so many rows; and what decides how a step is rounded, which must follow from
+            # its own rows, not from those before it, so that a resumed training has the same bits.
+            self._rows, self._rounding = 0, (0, False)
+            self._reserve(batch)
+            self._good = Spare(state.params)
+            # So that the first epoch's seconds are those of training.
+            compile_kernels(state.plan.dtype)
+        except BaseException:
+            self.give_up()
+            raise
+
+    def give_up(self) -> None:
+        """Put back the state of the optimizer before this one, if no epoch has begun."""
+        if not self._has_begun:
+            self._state.restore(self._former)
 
     def _reserve(self, rows: int) -> None:
         """Make room for steps on so many rows."""
@@ -133,6 +144,7 @@ class Epochs:
             If a loss or a parameter is not finite at its end.
         """
         state = self._state
+        self._has_begun = True
         self._good.keep()
         if self._former is None and not self._source.is_whole:
             self._former = state.former(self._recipe.optimizer)
@@ -275,11 +287,11 @@ def fit(
     if former is not None:
         former.apply(net, state, source, optimizer, record)
     epochs = Epochs(state, source, recipe)
-    for callback in callbacks:
-        callback.on_train_begin(net)
-    if former is not None:
-        former.restore(callbacks)
     try:
+        for callback in callbacks:
+            callback.on_train_begin(net)
+        if former is not None:
+            former.restore(callbacks)
         with epochs.team, progress(recipe.epochs, recipe.verbose, len(record.epoch)) as bar:
             while len(record.epoch) < recipe.epochs and not net.stop_training:
                 number = state.epoch
@@ -296,6 +308,9 @@ def fit(
                     if checkpoint.is_due(state.epoch, is_last):
                         snapshot = take_snapshot(net, state, source, optimizer, callbacks, record)
                         checkpoint.save(state.epoch, is_last, snapshot)
+    except BaseException:
+        epochs.give_up()
+        raise
     finally:
         epochs.team.dismiss()
     for callback in callbacks:

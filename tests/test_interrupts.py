@@ -543,6 +543,28 @@ def test_no_thread_outlives_fit(end, threads, tmp_path):
     assert net.fit(X, Y, 1, verbose=0).epoch[0] >= done
 
 
+@pytest.mark.parametrize("end", ["on_train_begin", "on_epoch_begin", "memory"])
+@pytest.mark.parametrize("optimizer", [fb.Adam(0.01), fb.RMSprop(0.02)])
+def test_a_training_that_never_began_leaves_the_former_optimizer_as_it_was(
+    end, optimizer, monkeypatch
+):
+    net = fb.Network([4, 8, 4], loss="cross_entropy", random_state=0)
+    net.fit(X, Y, 2, optimizer=fb.Adam(0.01), verbose=0)
+    twin = copy.deepcopy(net)
+    callbacks = []
+    if end == "memory":
+        monkeypatch.setattr(training, "Spare", Raise("Spare").Spare)
+    else:
+        callbacks = [Raise(end)]
+    with pytest.raises(LookupError):
+        net.fit(X, Y, 2, optimizer=optimizer, callbacks=callbacks, verbose=0)
+    monkeypatch.undo()
+    assert net.history.epoch == [0, 1]
+    for each in (net, twin):
+        each.fit(X, Y, 2, optimizer=fb.Adam(0.01), verbose=0)
+    np.testing.assert_array_equal(bits(net), bits(twin))
+
+
 # ------------------------------------------------------------- exceptions one after the other
 
 
