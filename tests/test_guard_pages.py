@@ -38,7 +38,7 @@ def test_buffers_between_guard_pages(width):
     pytest.importorskip("scipy")
     n_cases = "40" if not FULL else "3000" if width is None else "300"
     digests = set()
-    for side in ("nowhere", "after", "before"):
+    for side in ("nowhere", "after", "before", "heap"):
         result = run(side, n_cases, width)
         assert result.returncode == 0, f"{side}, in the last of the cases {result.stderr[-2000:]}"
         digests.add(result.stdout)
