@@ -9,7 +9,7 @@ from fastbackprop.probe import Probe
 
 
 class FastbackpropPeer(Peer):
-    """`Network.fit`, a turn at a call."""
+    """`Network.fit`, an epoch at a call, or all full batches of a turn."""
 
     library = "fastbackprop"
     version = fastbackprop.__version__

@@ -10,8 +10,8 @@ the machine's speed meets all of them. Their training losses in the first and th
 their final test scores must agree (by how much: the tolerances below); if some do not, a warning
 says which, and the exit status is 1.
 
-The seconds of an epoch include shuffling and the mean training loss, not the accuracy. The first
-epoch, with all compiling and warming up, has its own column; the others give the median.
+The seconds of a turn include shuffling and the mean training loss, not the accuracy. The first
+turn, with all compiling and warming up, has its own column; the others give the median.
 
 Jobs 6 to 10 are calls from Python, of outputs or of loss and gradients, on the same weights and
 rows. What they return must agree with NumPy, and their turns are as many calls as take 50 ms.
@@ -98,8 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in missing:
         print_wrapped(line)
     print_wrapped(
-        "Columns: seconds of the first epoch, with compiling; median of the others; its ratio to "
-        "fastbackprop's; mean training loss of the last epoch; test accuracy, or loss."
+        "Columns: seconds of the first turn, with compiling; median of the others; its ratio to "
+        "fastbackprop's; mean training loss of the last turn; test accuracy, or loss."
     )
 
     jobs = all_jobs(images)
@@ -163,7 +163,11 @@ def argument_parser() -> argparse.ArgumentParser:
         "(default: all)",
     )
     parser.add_argument(
-        "--epochs", type=number_of_epochs, default=5, metavar="N", help="at least 2 (default: 5)"
+        "--epochs",
+        type=number_of_epochs,
+        default=5,
+        metavar="N",
+        help="or turns of small jobs; at least 2 (default: 5)",
     )
     parser.add_argument(
         "--threads",

@@ -217,9 +217,9 @@ class Network(Trainable, Predictor, Exporter):
         callbacks : sequence of Callback
             Called around each epoch. One may end training by ``net.stop_training = True``.
         threads : int, optional
-            How many threads work together. Unless given it is chosen by the work of a step, and is
-            at most the number of cores, or NUMBA_NUM_THREADS where the environment has it. The
-            result does not depend on it.
+            How many threads work together. Unless given it is chosen by the work of a step and of
+            an epoch, and is at most the number of cores, or NUMBA_NUM_THREADS where the environment
+            has it. The result does not depend on it.
         verbose : int, default 1
             0 prints nothing. Otherwise a bar, in a terminal or a notebook.
         metrics : sequence of str, Metric or callable, or dict, optional

@@ -224,8 +224,8 @@ def test_live_lanes(dtype):
     L = lanes_of(dtype)
     with Memory(dtype) as memory:
         out = memory.empty(L)
-        for j in (0, L, 5):
-            for n in (*range(2 * L + 1), 2**31, 2**32 + j, 2**40):
+        for j in (0, L, 5, 2**31 + 5, 2**32):
+            for n in (*range(2 * L + 1), 2**31, 2**32 + 3, 2**40):
                 _live(address(out), j, n, dtype(0))
                 np.testing.assert_array_equal(out, j + np.arange(L) < n)
 

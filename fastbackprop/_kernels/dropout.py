@@ -14,6 +14,7 @@ from fastbackprop._kernels.simd import fill, lane_index, lanes, load, select, st
 
 _PARITY = np.uint32(0x1BD11BDA)
 _32 = np.uint32(32)
+# Of the four rounds in each odd group of four, and in each even one.
 _ODD = tuple(np.uint32(rotation) for rotation in (13, 15, 26, 6))
 _EVEN = tuple(np.uint32(rotation) for rotation in (17, 29, 16, 24))
 _ALL = 1 << 32
@@ -46,7 +47,7 @@ def _round(x0, x1, rotation):
 
 @kernel
 def _rounds(x0, x1, rotations, first, second):
-    """Four rounds, and the injection of two words of the key."""
+    """Four rounds, and the injection of two words, of the key and of it and their number."""
     x0, x1 = _round(x0, x1, rotations[0])
     x0, x1 = _round(x0, x1, rotations[1])
     x0, x1 = _round(x0, x1, rotations[2])

@@ -39,7 +39,10 @@ def _any_type(address, kind, like):
 
 @kernel
 def _gather_elements(place, source, stride, kind, factor, shift, n):
-    """`_gather_dense_rows` for ``n`` elements one by one, the last vector with its padding."""
+    """What is left of a row in `_gather_dense_rows`, ``n`` elements one by one, and the padding.
+
+    Returns, for each lane, bits that are 0 where all are finite.
+    """
     seen = as_bits(factor) & 0
     for j in range(n):
         place[j] = load_any(source + j * stride, kind, place[0])
@@ -64,10 +67,10 @@ def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, be
     whole = width - width % lanes(out) if stride == size else 0
     live = live_lanes(zero, whole, width)
     # What is left is read as a vector, too, if that does not go beyond the data: rows of 4 take a
-    # third of the time. LLVM 20 makes an ordinary load of a masked one, which would.
-    end = 0
+    # third of the time. A masked load would not do: LLVM 20 made an ordinary one of it.
+    last_readable = 0  # the last address of a whole vector; all are beyond it in strided rows
     if stride == size:
-        end = job.x + max(0, (job.n - 1) * job.x_row) + (right - lanes(out)) * size
+        last_readable = job.x + max(0, (job.n - 1) * job.x_row) + (right - lanes(out)) * size
     # The bits of v - v are 0 for what is finite and NaN else: an OR of them takes one cycle, a sum
     # would make every vector wait four for the one before.
     seen = as_bits(zero)
@@ -81,7 +84,7 @@ def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, be
         if whole == width:
             continue
         rest = source + whole * size
-        if rest <= end:
+        if rest <= last_readable:
             v = select(live, fma(vector_at(rest, kind, out), factor, shift), zero)
             seen = seen | as_bits(v - v)
             store(place + whole, v)
@@ -147,8 +150,7 @@ def gather_targets(out, ld_out, n_out, job, first, last, begin):
     zero = fill(load(out), 0.0)
     whole = n_out - n_out % lanes(out)
     live = live_lanes(zero, whole, n_out)
-    # As in `_gather_dense_rows`.
-    end = job.n * n_out - lanes(out)
+    last_readable = job.n * n_out - lanes(out)  # the last element that begins a whole vector
     for i in range(first, last):
         row = order[begin + i] if job.order != 0 else begin + i
         target, place = out + i * ld_out, row * n_out
@@ -161,7 +163,7 @@ def gather_targets(out, ld_out, n_out, job, first, last, begin):
             store(target + j, load(targets + (place + j)))
         if whole == n_out:
             continue
-        if place + whole <= end:
+        if place + whole <= last_readable:
             store(target + whole, select(live, load(targets + (place + whole)), zero))
         else:
             store(target + whole, zero)

@@ -1,4 +1,4 @@
-"""Register tiles: the innermost loop of every matrix product, a sum of rank-1 updates."""
+"""A panel of a matrix product, cut into register tiles that are as high as each other."""
 
 from __future__ import annotations
 

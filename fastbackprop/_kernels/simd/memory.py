@@ -225,8 +225,10 @@ def live_lanes(typingctx, like, j, n):
         number = ir.IntType(like.dtype.bitwidth)
         kind = ir.VectorType(number, like.lanes)
         columns = ir.Constant(kind, list(range(like.lanes)))
-        left, most = builder.sub(args[2], args[1]), ir.Constant(I64, like.lanes)
-        left = builder.select(builder.icmp_signed("<", left, most), left, most)
+        left = builder.sub(args[2], args[1])
+        for sign, bound in (("<", like.lanes), (">", 0)):
+            limit = ir.Constant(I64, bound)
+            left = builder.select(builder.icmp_signed(sign, left, limit), left, limit)
         if number.width < 64:
             left = builder.trunc(left, number)
         return builder.icmp_signed("<", columns, splat(builder, left, kind))

@@ -1,4 +1,4 @@
-"""Register tiles: loaded, updated by a product of rank one, transposed and stored."""
+"""Register tiles: loaded, transposed, stored, and the innermost loop of every matrix product."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def tile_add_product(typingctx, tile, a, a_row, b):
     def codegen(context, builder, sig, args):
         value, a_address, row, b_address = args
         left = _row_addresses(builder, tile, a_address, row)
-        return _add_product(builder, tile, value, left, b_address)
+        return _add_outer_product(builder, tile, value, left, b_address)
 
     return tile(tile, a, types.intp, b), codegen
 
@@ -128,23 +128,24 @@ def tile_products(
         _, _, count, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k = args
         height = ir.Constant(I64, tile.MR)
         with cgutils.for_range(builder, count) as tiles:
-            row = builder.mul(tiles.index, height)
+            top = builder.mul(tiles.index, height)
 
-            def at(matrix, ld, row=row):
-                return address_at(builder, matrix, dtype, builder.mul(row, ld))
+            def row_of(matrix, ld, number=top):
+                return address_at(builder, matrix, dtype, builder.mul(number, ld))
 
-            value = _tile_load(builder, tile, at(start, ld_start), ld_start)
-            following = at(start, ld_start, builder.add(row, height))
-            for _, place in _tile_addresses(builder, tile, following, ld_start):
+            value = _tile_load(builder, tile, row_of(start, ld_start), ld_start)
+            next_start = row_of(start, ld_start, builder.add(top, height))
+            for _, place in _tile_addresses(builder, tile, next_start, ld_start):
                 prefetch_line(builder, place)
-            left = at(a, a_row)
+            left = row_of(a, a_row)
             value = _add_products(builder, tile, value, left, a_row, a_k, b, ld_b, k)
-            _tile_store(builder, tile, value, at(out, ld_out), ld_out)
+            _tile_store(builder, tile, value, row_of(out, ld_out), ld_out)
         return context.get_dummy_value()
 
-    number = types.intp
-    matrices = (out, number, start, number, a, number, number, b, number)
-    return types.none(MR, NV, number, *matrices, number), codegen
+    # All pointers of one type, since elements of another would be read wrongly.
+    count, stride = types.intp, types.intp
+    matrices = (out, stride, out, stride, out, stride, stride, out, stride)
+    return types.none(MR, NV, count, *matrices, count), codegen
 
 
 def _add_products(builder, tile, value, a, a_row, a_k, b, ld_b, k):
@@ -152,8 +153,9 @@ def _add_products(builder, tile, value, a, a_row, a_k, b, ld_b, k):
 
     A row's elements lie at its own address, from before the loop, plus a distance that is the same
     for all rows, and the only one to grow. LLVM made the addresses one from the other, also from
-    the last of the step before: eight additions one after another in a step, in each cycle of which
-    two multiply-adds can start. Tiles of one vector ran at half of their rate.
+    the last of the step before: in a tile of eight rows eight additions one after another in a
+    step, in each cycle of which two multiply-adds can start. Tiles of one vector ran at half of
+    their rate.
     """
     size = ir.Constant(I64, tile.vector.dtype.bitwidth // 8)
     zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
@@ -167,18 +169,18 @@ def _add_products(builder, tile, value, a, a_row, a_k, b, ld_b, k):
     builder.position_at_end(body)
     steps, sums, distance, right = map(builder.phi, (I64, tile.llvm, I64, BYTE_POINTER))
     left = [builder.gep(address, [distance], source_etype=I8) for address in rows]
-    total = _add_product(builder, tile, sums, left, right)
+    total = _add_outer_product(builder, tile, sums, left, right)
     # If LLVM knew the count it would unroll: four steps need more addresses than there are
     # registers, and to load those again takes the ports that load the operands.
     rest = _opaque(builder, builder.sub(steps, one))
-    for phi, first, following in (
+    for phi, at_first, then in (
         (steps, k, rest),
         (sums, value, total),
         (distance, zero, builder.add(distance, a_step)),
         (right, b, builder.gep(right, [b_step], source_etype=I8)),
     ):
-        phi.add_incoming(first, before)
-        phi.add_incoming(following, body)
+        phi.add_incoming(at_first, before)
+        phi.add_incoming(then, body)
     builder.cbranch(builder.icmp_signed(">", rest, zero), body, after)
 
     builder.position_at_end(after)
@@ -188,7 +190,7 @@ def _add_products(builder, tile, value, a, a_row, a_k, b, ld_b, k):
     return result
 
 
-def _add_product(builder, tile, value, left, right):
+def _add_outer_product(builder, tile, value, left, right):
     """The tile plus the product of a column, an element at each address of ``left``, and a row."""
     kind, dtype = tile.vector.llvm, tile.vector.dtype
     row = []
