@@ -170,8 +170,7 @@ def _add_products(builder, tile, value, a, a_row, a_k, b, ld_b, k):
     steps, sums, distance, right = map(builder.phi, (I64, tile.llvm, I64, BYTE_POINTER))
     left = [builder.gep(address, [distance], source_etype=I8) for address in rows]
     total = _add_outer_product(builder, tile, sums, left, right)
-    # If LLVM knew the count it would unroll: four steps need more addresses than there are
-    # registers, and to load those again takes the ports that load the operands.
+    # If LLVM knew the count it would do two steps a turn, which is no faster, and more to compile.
     rest = _opaque(builder, builder.sub(steps, one))
     for phi, at_first, then in (
         (steps, k, rest),
