@@ -389,6 +389,21 @@ def test_csv_refuses_by_line_and_column(tmp_path, text, fault):
     assert "\n" not in str(caught.value)
 
 
+def test_csv_is_closed_although_its_error_is_kept(tmp_path, monkeypatch):
+    path, files, opened = tmp_path / "data.csv", [], Path.open
+    path.write_text("1,2\n3\n5,6\n")
+
+    def noted(*args, **options):
+        files.append(opened(*args, **options))
+        return files[-1]
+
+    monkeypatch.setattr(Path, "open", noted)
+    with pytest.raises(FileFormatError, match="1 columns") as kept:
+        read_csv(path)
+    assert [file.closed for file in files] == [True]
+    del kept
+
+
 def test_csv_that_is_not_text(tmp_path):
     path = tmp_path / "data.csv"
     path.write_bytes(b"1,2,x\n\xff\xfe,2,x\n")

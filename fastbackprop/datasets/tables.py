@@ -1,5 +1,6 @@
 """A user's own data: rows of features and labels from an NPZ or a CSV file."""
 
+import contextlib
 import csv
 import itertools
 import os
@@ -8,7 +9,7 @@ import sys
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +103,15 @@ def read_csv(
     ((8, 2), array([0, 0, 1, 1, 0, 1, 0, 1]), ['cat', 'dog'])
     """
     path = Path(path)
-    rows = _csv_rows(path)
+    # Closed here, since an error that is kept would keep the file open.
+    with contextlib.closing(_csv_rows(path)) as rows:
+        return _csv_table(path, rows, regression, random_state)
+
+
+def _csv_table(
+    path: Path, rows: Iterator[tuple[int, list[str]]], regression: bool, random_state: int
+) -> Table:
+    """Make a table of the lines of a CSV file."""
     first_line, first = next(rows, (0, []))
     if not first:
         raise FileFormatError(f"{path}: the file is empty")
@@ -231,7 +240,7 @@ def read_npz(
     return _make_table((X, y), (X_test, Y_test), regression)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(path: Path) -> Generator[tuple[int, list[str]], None, None]:
     """Yield the number and the cells, without surrounding space, of each line that has any."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
