@@ -62,6 +62,8 @@ def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, be
     """
     order = pointer(job.order, np.int64(0))
     kind, size, stride, width = job.x_kind, job.x_size, job.x_column, right - left
+    # In registers: any store could change them in the job, as far as LLVM knows.
+    has_order, x, x_row = job.order != 0, job.x + left * stride, job.x_row
     zero = fill(load(out), 0.0)
     factor, shift = fill(zero, job.x_scale), fill(zero, job.x_offset)
     whole = width - width % lanes(out) if stride == size else 0
@@ -75,8 +77,8 @@ def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, be
     # would make every vector wait four for the one before.
     seen = as_bits(zero)
     for i in range(first, last):
-        row = order[begin + i] if job.order != 0 else begin + i
-        source, place = job.x + row * job.x_row + left * stride, out + (i * ld_out + left)
+        row = order[begin + i] if has_order else begin + i
+        source, place = x + row * x_row, out + (i * ld_out + left)
         for j in range(0, whole, lanes(out)):
             v = fma(vector_at(source + j * size, kind, out), factor, shift)
             seen = seen | as_bits(v - v)
@@ -147,14 +149,15 @@ def gather_targets(out, ld_out, n_out, job, first, last, begin):
     order = pointer(job.order, np.int64(0))
     labels = pointer(job.labels, np.int64(0))
     targets = pointer(job.targets, out)
+    has_order, has_labels = job.order != 0, job.labels != 0
     zero = fill(load(out), 0.0)
     whole = n_out - n_out % lanes(out)
     live = live_lanes(zero, whole, n_out)
     last_readable = job.n * n_out - lanes(out)  # the last element that begins a whole vector
     for i in range(first, last):
-        row = order[begin + i] if job.order != 0 else begin + i
+        row = order[begin + i] if has_order else begin + i
         target, place = out + i * ld_out, row * n_out
-        if job.labels != 0:
+        if has_labels:
             for j in range(0, n_out, lanes(out)):
                 store(target + j, zero)
             target[labels[row]] = 1.0
