@@ -93,18 +93,21 @@ class _LinkedLibrary(JITCodeLibrary):
 class _EntryLibrary(JITCodeLibrary):
     """The code of an entry point with all that it calls, optimized once.
 
-    Numba would do so twice, to find counts of references, and make vectors of loops over single
-    elements: here those are what is left of a row, and such vectors took the registers of the rest.
+    Numba would do so twice, to find counts of references, make vectors of loops over single
+    elements: here those are what is left of a row, and such vectors took the registers of the rest;
+    and repeat the bodies of loops, which are short here, so that a few vectors or rows went through
+    what is left over: a tenth of the time to compile, and of that of small layers.
     """
 
     def _optimize_functions(self, ll_module: Any) -> None:
         pass  # by themselves, before the others are there
 
     def _optimize_final_module(self) -> None:
-        passes, builder = self._codegen._module_pass_manager(
-            loop_vectorize=False, slp_vectorize=False
-        )
-        passes.run(self._final_module, builder)
+        options = llvm.create_pipeline_tuning_options(speed_level=3)
+        options.loop_vectorization = options.slp_vectorization = False
+        options.loop_unrolling = False
+        builder = llvm.create_pass_builder(self._codegen._tm, options)
+        builder.getModulePassManager().run(self._final_module, builder)
 
 
 class _NoEnvironment:
