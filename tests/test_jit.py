@@ -12,9 +12,10 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from kernel_harness import jit
+from numba.core import types
 
 import fastbackprop
-from fastbackprop._kernels.jit import VECTOR_BITS, kernel, source_digest
+from fastbackprop._kernels.jit import VECTOR_BITS, kernel, kernel_by_type, source_digest
 
 # An entry point like the package's own, but compiled in half a second. What it returns comes from
 # two other files.
@@ -334,6 +335,29 @@ def test_a_kernel_is_compiled_once_for_all_constants():
 
     assert call(10) == 11 + 12 + 13
     assert len(add.overloads) == 1
+
+
+def test_a_kernel_by_type_compiles_the_chosen_one_alone():
+    @kernel
+    def half(a):
+        return a // 2
+
+    @kernel
+    def double(a):
+        return a * 2
+
+    @kernel_by_type
+    def change(a):
+        return half if isinstance(a, types.Integer) else double
+
+    @jit
+    def call(x):
+        return change(x)
+
+    assert call(9) == 4
+    assert not double.overloads
+    assert call(4.5) == 9.0
+    assert len(half.overloads) == len(double.overloads) == 1
 
 
 def test_division_by_zero_follows_numpy():

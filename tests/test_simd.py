@@ -1,6 +1,7 @@
 """The SIMD type: each operation on a vector does to every lane what NumPy does to an element."""
 
 import numpy as np
+import pytest
 from kernel_harness import (
     Memory,
     address,
@@ -11,6 +12,7 @@ from kernel_harness import (
     lanes_of,
     padded,
 )
+from numba.core import types
 
 from fastbackprop._kernels.jit import VECTOR_BITS
 from fastbackprop._kernels.simd import (
@@ -22,6 +24,7 @@ from fastbackprop._kernels.simd import (
     fill,
     fma,
     from_bits,
+    has_tables,
     inverse,
     inverse_root,
     itemsize,
@@ -31,6 +34,7 @@ from fastbackprop._kernels.simd import (
     largest_lane,
     live_lanes,
     load,
+    piecewise_polynomial,
     pointer,
     select,
     smaller,
@@ -38,6 +42,7 @@ from fastbackprop._kernels.simd import (
     store,
     sum_lanes,
 )
+from fastbackprop._kernels.simd.types import vector_of
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.5, 2.5, -0.5, 1e30, 1e-30, 3.0]
 
@@ -275,6 +280,27 @@ def test_inverse_and_inverse_root_are_within_2_ulp(dtype):
     for function, exact in ((_inverse, 1 / wide), (_inverse_root, 1 / np.sqrt(wide))):
         error = np.abs(function(a) - exact) / np.spacing(exact.astype(dtype))
         assert error.max() <= 2
+
+
+ROWS = np.random.default_rng(0).integers(-9, 9, (32, 4)).tolist()
+_pieces = piecewise_polynomial(ROWS)
+
+
+@jit
+def _piecewise(out, x, like):
+    x = load(pointer(x, like))
+    store(pointer(out, like), _pieces(x, as_bits(x)))
+
+
+@pytest.mark.skipif(not has_tables(vector_of(types.float32)), reason="AVX-512 alone has tables")
+def test_piecewise_polynomial():
+    """Each lane takes the row of the low five bits, and the others do not count."""
+    bits = np.random.default_rng(1).permutation(np.arange(64)) + (0x41200000 >> 5 << 5)
+    x = bits.astype(np.int32).view(np.float32)  # from 10 on
+    centre, *coefficients = np.array(ROWS, np.float64)[bits & 31].T
+    expected = sum(c * (x - centre) ** i for i, c in enumerate(coefficients))
+    actual = run_lanes(_piecewise, np.float32, [x], 1)[0]
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6 * 9 * 20**2)
 
 
 def test_padded_is_whole_vectors():

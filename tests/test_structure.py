@@ -26,6 +26,7 @@ LAYOUT = [
     "_kernels.simd.tiles",
     "_kernels.simd.machine",
     "_kernels.simd",
+    "_kernels.tanh_table",
     "_kernels.vmath",
     "_kernels.micro",
     "_kernels.team",

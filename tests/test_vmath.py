@@ -9,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from kernel_harness import DTYPES, assert_same_bits, each_dtype, elementwise
+from numba.core import types
 
 from fastbackprop._kernels import vmath
+from fastbackprop._kernels.simd import has_tables
+from fastbackprop._kernels.simd.types import vector_of
+from fastbackprop._kernels.tanh_table import TANH_ROWS
 
 LONGDOUBLE_IS_WIDER = np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant
 
@@ -125,6 +129,56 @@ def test_signs_of_zero(dtype):
     assert_same_bits(KERNELS["exp"](zeros), np.ones(2, dtype))
     assert_same_bits(KERNELS["log"](np.ones(1, dtype)), zeros[:1])
     assert_same_bits(KERNELS["expm1_negative"](zeros[:1]), zeros[:1])
+
+
+@each_dtype
+def test_tanh_of_a_small_number_is_itself(dtype):
+    info = np.finfo(dtype)
+    x = np.concatenate(
+        [np.arange(1, 2000) * info.smallest_subnormal, np.geomspace(info.tiny, info.eps / 9, 2000)]
+    ).astype(dtype)
+    assert_same_bits(KERNELS["tanh"](x), x)
+
+
+# Where tanh goes from one row of its table to the next.
+TANH_EDGES = (np.arange(0x3F2, 0x3F2 + 33, dtype=np.int32) << 20).view(np.float32) - 0.625
+
+
+def test_rows_of_the_tanh_table():
+    """Each polynomial is close to tanh in its interval, before arithmetic rounds anything."""
+    assert TANH_EDGES[0] == 0
+    assert TANH_EDGES[-1] > 9.02
+    edges = TANH_EDGES.tolist()
+    for row, low, high in zip(TANH_ROWS, edges[:-1], edges[1:], strict=True):
+        centre, *coefficients = (float(np.float32(number)) for number in row)
+        x = np.linspace(max(low, 1e-5), min(high, 9.02), 2000)
+        exact = np.tanh(x)
+        error = np.polynomial.polynomial.polyval(x - centre, coefficients) - exact
+        ulp = np.spacing(exact.astype(np.float32))
+        assert (np.abs(error) <= 0.41 * ulp).all()
+        first = np.float32(coefficients[0])
+        assert abs(first - np.tanh(centre)) <= 0.01 * np.spacing(first)
+
+
+def test_float32_tanh_where_its_polynomials_meet():
+    """And in the middle of each, and where it becomes 1."""
+    middles = [row[0] for row in TANH_ROWS]
+    places = np.concatenate([TANH_EDGES[1:], middles, [9.01, 9.02]]).astype(np.float32)
+    x = (places.view(np.int32)[:, None] + np.arange(-300, 301, dtype=np.int32)).view(np.float32)
+    x = x[np.isfinite(x)]
+    check("tanh", x)
+    check("tanh", -x)
+
+
+@pytest.mark.skipif(not has_tables(vector_of(types.float32)), reason="AVX-512 alone has tables")
+def test_float32_tanh_never_decreases():
+    """From one float to the next, for some of each exponent and where two polynomials meet."""
+    starts = np.concatenate([bit_patterns(np.float32, 2000), np.repeat(TANH_EDGES, 2)])
+    starts = np.abs(starts[np.abs(starts) < 20]).view(np.int32)
+    x = np.maximum(starts[:, None] + np.arange(-300, 301, dtype=np.int32), 0).view(np.float32)
+    y = KERNELS["tanh"](x)
+    assert (np.diff(y, axis=1) >= 0).all()
+    assert y.max() == 1
 
 
 @each_dtype

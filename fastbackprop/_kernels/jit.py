@@ -14,7 +14,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 import numba
-from numba.core import config
+from numba.core import config, types
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -25,6 +25,7 @@ from numba.core.caching import (
 )
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
+from numba.extending import intrinsic
 
 from fastbackprop._kernels.compiler import EntryCompiler, KernelCompiler, resolve_once
 
@@ -65,8 +66,9 @@ VECTOR_BITS = _vector_bits()
 # A tile must leave registers for its operands, so its height depends on how many there are.
 VECTOR_REGISTERS = 32 if _host_features().get("avx512vl") or _host_features().get("neon") else 16
 
-# AVX-512 gives 14 bits of 1/x and 1/√x in 2 cycles, where a division and a root take over 30.
-HAS_ESTIMATES = bool(_host_features().get("avx512vl"))
+# AVX-512 gives 14 bits of 1/x and 1/√x in 2 cycles, where a division and a root take over 30, and
+# finds 16 numbers in a table of 32 in one.
+HAS_AVX512 = bool(_host_features().get("avx512vl"))
 
 
 def source_digest(folder: Path | None = None) -> str:
@@ -78,7 +80,7 @@ def source_digest(folder: Path | None = None) -> str:
     digest = hashlib.sha256()
     for path in sorted((folder or Path(__file__).parent).rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(f"{VECTOR_BITS} {VECTOR_REGISTERS} {HAS_ESTIMATES}".encode())
+    digest.update(f"{VECTOR_BITS} {VECTOR_REGISTERS} {HAS_AVX512}".encode())
     digest.update(f"{numba.__version__} {llvmlite.__version__}".encode())
     return digest.hexdigest()
 
@@ -231,6 +233,26 @@ def _kernel(function: Callable[..., Any], **options: Any) -> Any:
     dispatcher = compiler(function)
     dispatcher.get_call_template = resolve_once(dispatcher.get_call_template)
     return dispatcher
+
+
+def kernel_by_type(choose: Callable[[types.Type], Any]) -> Any:
+    """A kernel of one argument that is one of several: the one ``choose`` gives for its type.
+
+    Only that one is compiled.
+    """
+
+    @intrinsic
+    def chosen(typingctx, x):
+        """What the chosen kernel returns."""
+        function = types.Dispatcher(choose(x))
+        signature = typingctx.resolve_function_type(function, (x,), {})
+
+        def codegen(context, builder, sig, args):
+            return context.get_function(function, signature)(builder, args)
+
+        return signature, codegen
+
+    return chosen
 
 
 def entry_point(function: Callable[..., Any]) -> Any:

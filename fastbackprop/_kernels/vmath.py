@@ -1,8 +1,9 @@
 """exp, log, tanh and their relatives on SIMD vectors, within 2 ulp over the whole range.
 
 Every polynomial is a Chebyshev interpolant computed with 60 digits on the reduced interval, with a
-relative truncation error well below half an ulp. Special values behave as in NumPy: NaN stays NaN,
-exp overflows to inf and underflows gradually through the subnormals, log(0) is -inf.
+relative truncation error well below half an ulp; of the pieces of tanh, ``tanh_table`` says the
+same. Special values behave as in NumPy: NaN stays NaN, exp overflows to inf and underflows
+gradually through the subnormals, log(0) is -inf.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from numba.core import types
 
-from fastbackprop._kernels.jit import kernel
+from fastbackprop._kernels.jit import kernel, kernel_by_type
 from fastbackprop._kernels.simd import (
     absolute,
     as_bits,
@@ -21,12 +22,15 @@ from fastbackprop._kernels.simd import (
     fill,
     fma,
     from_bits,
+    has_tables,
     integer_constant_for,
     larger,
+    piecewise_polynomial,
     polynomial,
     select,
     smaller,
 )
+from fastbackprop._kernels.tanh_table import TANH_ROWS
 
 _F32, _F64 = types.float32, types.float64
 
@@ -108,7 +112,7 @@ _tanh_saturated = constant_for(_both(10.0, 20.0))
 
 
 @kernel
-def tanh(x):
+def _tanh_by_exp(x):
     """Tanh x = u / (u + 2) with u = exp(2|x|) - 1, which keeps full precision near 0."""
     magnitude = smaller(_tanh_saturated(x), absolute(x))
     n, expm1_r = _reduce(magnitude + magnitude)
@@ -121,6 +125,26 @@ def tanh(x):
     # One correction of the quotient for its own rounding and the denominator's: 1.5 ulp, not 2.4.
     residual = fma(-quotient, lost, fma(-quotient, denominator, u))
     return copysign(fma(residual, inverse, quotient), x)
+
+
+# Bits 20 to 24 of 5/8 are 18: that many rows come last.
+_tanh_rows = piecewise_polynomial(TANH_ROWS[-18:] + TANH_ROWS[:-18])
+
+
+@kernel
+def _tanh_by_table(x):
+    """Tanh x by the polynomial of the interval of |x|, within 1.4 ulp and never decreasing.
+
+    16 instructions and no division: half the time of the other.
+    """
+    magnitude = smaller(fill(x, 9.02), absolute(x))
+    return copysign(_tanh_rows(magnitude, as_bits(magnitude + 0.625) >> 20), x)
+
+
+@kernel_by_type
+def tanh(x):
+    """Tanh x."""
+    return _tanh_by_table if has_tables(x) else _tanh_by_exp
 
 
 _expm1_saturated = constant_for(_both(-20.0, -40.0))

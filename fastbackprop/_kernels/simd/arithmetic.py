@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -12,7 +12,7 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic
 
-from fastbackprop._kernels.jit import HAS_ESTIMATES, VECTOR_BITS
+from fastbackprop._kernels.jit import HAS_AVX512, VECTOR_BITS
 from fastbackprop._kernels.simd.memory import convert_value, splat
 from fastbackprop._kernels.simd.types import Vector, element_type
 
@@ -157,7 +157,7 @@ def _estimate(
     def estimate(typingctx, a):
         def codegen(context, builder, sig, args):
             vector = sig.return_type
-            if not HAS_ESTIMATES:
+            if not HAS_AVX512:
                 return exact(builder, vector.llvm, args[0])
             double = vector.dtype == types.float64
             mask = ir.IntType(max(8, vector.lanes))
@@ -352,6 +352,45 @@ def polynomial(coefficients: dict[types.Type, tuple[float, ...]]) -> Any:
             return result
 
         return x(x), codegen
+
+    return horner
+
+
+def has_tables(vector: Vector) -> bool:
+    """Whether there is `piecewise_polynomial` for a type of vectors."""
+    return HAS_AVX512 and vector.dtype == types.float32 and vector.lanes == 16
+
+
+def piecewise_polynomial(rows: Sequence[Sequence[float]]) -> Any:
+    """An intrinsic for 32 polynomials, of which each lane takes one; see `has_tables`.
+
+    A row is a centre c and the coefficients c₀, c₁, ... of Σ cᵢ (x - c)ⁱ. A column of the rows is
+    two registers, in which one instruction finds the numbers for all lanes.
+    """
+
+    @intrinsic
+    def horner(typingctx, x, index):
+        """The polynomial of row ``index``, of which only the low five bits count, at ``x``."""
+
+        def codegen(context, builder, sig, args):
+            kind = x.llvm
+            find = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(kind, [kind, index.llvm, kind]),
+                "llvm.x86.avx512.vpermi2var.ps.512",
+            )
+            centre, *rest, result = [
+                builder.call(
+                    find, [ir.Constant(kind, column[:16]), args[1], ir.Constant(kind, column[16:])]
+                )
+                for column in zip(*rows, strict=True)
+            ]
+            t = builder.fsub(args[0], centre)
+            for coefficient in reversed(rest):
+                result = overloaded(builder, "fma", kind, [result, t, coefficient])
+            return result
+
+        return x(x, index), codegen
 
     return horner
 
