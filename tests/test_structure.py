@@ -23,6 +23,7 @@ LAYOUT = [
     "_kernels.simd.types",
     "_kernels.simd.memory",
     "_kernels.simd.arithmetic",
+    "_kernels.simd.polynomials",
     "_kernels.simd.tiles",
     "_kernels.simd.machine",
     "_kernels.simd",

@@ -142,9 +142,9 @@ def _tanh_by_table(x):
 
 
 @kernel_by_type
-def tanh(x):
-    """Tanh x."""
-    return _tanh_by_table if has_tables(x) else _tanh_by_exp
+def tanh(vector):
+    """Tanh x, for vectors of a type."""
+    return _tanh_by_table if has_tables(vector) else _tanh_by_exp
 
 
 _expm1_saturated = constant_for(_both(-20.0, -40.0))

@@ -22,15 +22,12 @@ from fastbackprop._kernels.simd.arithmetic import (
     copysign,
     fma,
     from_bits,
-    has_tables,
     integer_constant_for,
     inverse,
     inverse_root,
     lane_bits,
     larger,
     largest_lane,
-    piecewise_polynomial,
-    polynomial,
     select,
     smaller,
     sqrt,
@@ -57,6 +54,11 @@ from fastbackprop._kernels.simd.memory import (
     load_any,
     pointer,
     store,
+)
+from fastbackprop._kernels.simd.polynomials import (
+    has_tables,
+    piecewise_polynomial,
+    polynomial,
 )
 from fastbackprop._kernels.simd.tiles import (
     square_tile_load,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -179,25 +179,25 @@ def _estimate(
 
 def _refine_inverse(builder, kind, a, y):
     """Y + y (1 - a y)"""
-    error = overloaded(builder, "fma", kind, [builder.fneg(a), y, _constant(kind, 1.0)])
+    error = overloaded(builder, "fma", kind, [builder.fneg(a), y, constant_vector(kind, 1.0)])
     return overloaded(builder, "fma", kind, [y, error, y])
 
 
 def _refine_inverse_root(builder, kind, a, y):
     """Y + y/2 (1 - a y²)"""
     error = overloaded(
-        builder, "fma", kind, [builder.fneg(builder.fmul(a, y)), y, _constant(kind, 1.0)]
+        builder, "fma", kind, [builder.fneg(builder.fmul(a, y)), y, constant_vector(kind, 1.0)]
     )
-    half = builder.fmul(y, _constant(kind, 0.5))
+    half = builder.fmul(y, constant_vector(kind, 0.5))
     return overloaded(builder, "fma", kind, [half, error, y])
 
 
 def _exact_inverse(builder, kind, a):
-    return builder.fdiv(_constant(kind, 1.0), a)
+    return builder.fdiv(constant_vector(kind, 1.0), a)
 
 
 def _exact_inverse_root(builder, kind, a):
-    return builder.fdiv(_constant(kind, 1.0), overloaded(builder, "sqrt", kind, [a]))
+    return builder.fdiv(constant_vector(kind, 1.0), overloaded(builder, "sqrt", kind, [a]))
 
 
 inverse = _estimate(
@@ -337,64 +337,6 @@ def trailing_zeros(typingctx, bits):
     return types.int64(types.int64), codegen
 
 
-def polynomial(coefficients: dict[types.Type, tuple[float, ...]]) -> Any:
-    """An intrinsic for Σ cᵢ xⁱ by Horner's rule, the coefficients c₀, c₁, ... by element type."""
-
-    @intrinsic
-    def horner(typingctx, x):
-        """``c[0] + x * (c[1] + x * (c[2] + ...))``, fused multiply-adds throughout."""
-
-        def codegen(context, builder, sig, args):
-            kind = x.llvm
-            *rest, result = [_constant(kind, c) for c in coefficients[x.dtype]]
-            for constant in reversed(rest):
-                result = overloaded(builder, "fma", kind, [result, args[0], constant])
-            return result
-
-        return x(x), codegen
-
-    return horner
-
-
-def has_tables(vector: Vector) -> bool:
-    """Whether there is `piecewise_polynomial` for a type of vectors."""
-    return HAS_AVX512 and vector.dtype == types.float32 and vector.lanes == 16
-
-
-def piecewise_polynomial(rows: Sequence[Sequence[float]]) -> Any:
-    """An intrinsic for 32 polynomials, of which each lane takes one; see `has_tables`.
-
-    A row is a centre c and the coefficients c₀, c₁, ... of Σ cᵢ (x - c)ⁱ. A column of the rows is
-    two registers, in which one instruction finds the numbers for all lanes.
-    """
-
-    @intrinsic
-    def horner(typingctx, x, index):
-        """The polynomial of row ``index``, of which only the low five bits count, at ``x``."""
-
-        def codegen(context, builder, sig, args):
-            kind = x.llvm
-            find = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(kind, [kind, index.llvm, kind]),
-                "llvm.x86.avx512.vpermi2var.ps.512",
-            )
-            centre, *rest, result = [
-                builder.call(
-                    find, [ir.Constant(kind, column[:16]), args[1], ir.Constant(kind, column[16:])]
-                )
-                for column in zip(*rows, strict=True)
-            ]
-            t = builder.fsub(args[0], centre)
-            for coefficient in reversed(rest):
-                result = overloaded(builder, "fma", kind, [result, t, coefficient])
-            return result
-
-        return x(x, index), codegen
-
-    return horner
-
-
 def constant_for(values: dict[types.Type, float]) -> Any:
     """An intrinsic for a constant whose value depends on the element type."""
 
@@ -403,7 +345,7 @@ def constant_for(values: dict[types.Type, float]) -> Any:
         """The constant, in every lane of a vector like ``like``."""
 
         def codegen(context, builder, sig, args):
-            return _constant(like.llvm, values[like.dtype])
+            return constant_vector(like.llvm, values[like.dtype])
 
         return like(like), codegen
 
@@ -419,12 +361,13 @@ def integer_constant_for(values: dict[types.Type, int]) -> Any:
         vector = _bits_of(like)
 
         def codegen(context, builder, sig, args):
-            return _constant(vector.llvm, values[like.dtype])
+            return constant_vector(vector.llvm, values[like.dtype])
 
         return vector(like), codegen
 
     return constant
 
 
-def _constant(kind: ir.VectorType, value: float) -> ir.Constant:
+def constant_vector(kind: ir.VectorType, value: float) -> ir.Constant:
+    """The constant in every lane."""
     return ir.Constant(kind, [value] * kind.count)
