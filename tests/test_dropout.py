@@ -1,4 +1,4 @@
-"""Dropout: the generator against published numbers, the mask against a plain Threefry-2x32-20."""
+"""Dropout: the generator against published numbers, the mask against a plain Threefry-2x32-13."""
 
 import numpy as np
 import pytest
@@ -30,13 +30,19 @@ def _dropout(out, x, ld, first, last, left, right, key, keep_below, keep_scale, 
     kernels.dropout(out, x, ld, first, last, left, right, key, keep_below, keep_scale)
 
 
+@jit
+def _dropout_backward(dx, ld_dx, x, ld_x, first, last, left, right, keep_scale, like):
+    dx, x = pointer(dx, like), pointer(x, like)
+    kernels.dropout_backward(dx, ld_dx, x, ld_x, first, last, left, right, keep_scale)
+
+
 def threefry(key, counter):
-    """Both words of Threefry-2x32-20 for arrays of counters (word 0, word 1)."""
+    """Both words of Threefry-2x32-13 for arrays of counters (word 0, word 1)."""
     k0, k1 = key & 0xFFFFFFFF, key >> 32
     keys = [np.uint32(k) for k in (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)]
     x0, x1 = (np.asarray(word, np.uint32) for word in counter)
     x0, x1 = x0 + keys[0], x1 + keys[1]
-    for number in range(20):
+    for number in range(13):
         rotation = ROTATIONS[number % 8]
         x0 = x0 + x1
         x1 = (x1 << np.uint32(rotation) | x1 >> np.uint32(32 - rotation)) ^ x0
@@ -49,9 +55,9 @@ def threefry(key, counter):
 
 # Random123's kat_vectors: counter word 0 and 1, key word 0 and 1, result word 0 and 1.
 KNOWN_ANSWERS = [
-    (0x00000000, 0x00000000, 0x00000000, 0x00000000, 0x6B200159, 0x99BA4EFE),
-    (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x1CB996FC, 0xBB002BE7),
-    (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xC4923A9C, 0x483DF7A0),
+    (0x00000000, 0x00000000, 0x00000000, 0x00000000, 0x9D1C5EC6, 0x8BD50731),
+    (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFD36D048, 0x2D17272C),
+    (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xBA3E4725, 0xF27D669E),
 ]
 
 
@@ -156,7 +162,9 @@ def test_mask_and_scale(dtype, rate):
     L = lanes_of(dtype)
     for n, width in [(1, 1), (7, L - 1), (3, L), (5, 3 * L + 1), (40, 100)]:
         x = np.random.default_rng(0).normal(size=(n, width)).astype(dtype)
-        expected = np.where(plain_mask(n, width, rate), x * dtype(1 / (1 - rate)), dtype(0))
+        x[0, :2] = [0.0, -0.0][:width]
+        kept = x * dtype(1 / (1 - rate)) + dtype(0)  # of zeros, only what is dropped is -0
+        expected = np.where(plain_mask(n, width, rate), kept, dtype(-0.0))
         actual = dropout(x, rate)
         assert_same_bits(actual, expected)
         assert_same_bits(dropout(x, rate, in_place=True), actual)
@@ -187,6 +195,23 @@ def test_rate_zero_writes_nothing(dtype):
     x = np.ones((3, 5), dtype)
     assert np.isnan(dropout(x, 0.0)).all()
     np.testing.assert_array_equal(dropout(x, 0.0, in_place=True), x)
+
+
+@each_dtype
+def test_backward_has_the_mask_of_forward(dtype):
+    rng = np.random.default_rng(0)
+    for n, width in [(1, 1), (7, lanes_of(dtype) - 1), (5, 3 * lanes_of(dtype) + 1)]:
+        x, dx = rng.normal(size=(2, n, width)).astype(dtype)
+        x[:, ::3] = 0  # kept or dropped, it is zero
+        dropped = dropout(x, 0.4)
+        ld_dx, ld_x = whole_vectors(width, dtype), whole_vectors(width, dtype) + 3
+        with Memory(dtype) as memory:
+            out, inputs = memory.copy(dx, ld_dx), memory.copy(dropped, ld_x)
+            _dropout_backward(
+                address(out), ld_dx, address(inputs), ld_x, 0, n, 0, width, 1 / 0.6, dtype(0)
+            )
+            expected = np.where(plain_mask(n, width, 0.4), dx * dtype(1 / 0.6), dtype(0))
+            assert_same_bits(out[:, :width].copy(), expected)
 
 
 @each_dtype

@@ -68,7 +68,8 @@ def mark_columns(marks, x, ld_x, n, left, right):
         seen = as_bits(load(x + j))
         for i in range(ld_x, n * ld_x, ld_x):
             seen = seen | as_bits(load(x + (i + j)))
-        marks[j // lanes(x)] = lane_bits(seen != 0)
+        # Without the sign, since a dropped input is -0.
+        marks[j // lanes(x)] = lane_bits((seen << 1) != 0)
 
 
 @kernel

@@ -19,7 +19,7 @@ from fastbackprop._kernels.activation import (
 )
 from fastbackprop._kernels.codes import SOFTMAX
 from fastbackprop._kernels.columns import IS_COMPACT, column_list, live_columns
-from fastbackprop._kernels.dropout import dropout, dropout_key
+from fastbackprop._kernels.dropout import dropout, dropout_backward, dropout_key
 from fastbackprop._kernels.gemm import gemm, gemm_transposed
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.records import LAYER, layer_at
@@ -86,18 +86,12 @@ def finish_input(job, index, work, step, first, last, left, right):
     width = min(right, layer.n_in)
     if _drops(job, index):
         source = x if index == 0 else work + layer_of(job, index - 1).a
-        _mask(job, index, step, x, source, layer.ld_x, first, last, left, width)
+        key = dropout_key(job.seed, job.epoch, step, index)
+        keep_below, keep_scale = layer.keep_below, layer.keep_scale
+        dropout(x, source, layer.ld_x, first, last, left, width, key, keep_below, keep_scale)
     if right > layer.n_in:
         for i in range(first, last):
             x[i * layer.ld_x + layer.n_in] = 1.0
-
-
-@kernel
-def _mask(job, index, step, out, x, ld, first, last, left, right):
-    """Layer ``index``'s dropout, of its input or of the gradient with respect to that."""
-    layer = layer_of(job, index)
-    key = dropout_key(job.seed, job.epoch, step, index)
-    dropout(out, x, ld, first, last, left, right, key, layer.keep_below, layer.keep_scale)
 
 
 @kernel
@@ -163,7 +157,7 @@ def finish_output(job, index, work, first, last, left, right, logits_only):
 
 
 @kernel
-def input_backward(job, index, work, scratch, step, first, last, left, right, stop):
+def input_backward(job, index, work, scratch, first, last, left, right, stop):
     """Dx = dz @ w.T with its dropout, on a part of the layer's inputs; and dz = dx · f'(z) there.
 
     For layer 0 the gradient of the batch, where the job wants it. ``stop`` is as in a product.
@@ -189,7 +183,9 @@ def input_backward(job, index, work, scratch, step, first, last, left, right, st
         stop,
     )
     if _drops(job, index):
-        _mask(job, index, step, dx, dx, ld, first, last, left, right)
+        dropout_backward(
+            dx, ld, work + layer.x, layer.ld_x, first, last, left, right, layer.keep_scale
+        )
     if index > 0:
         previous = layer_of(job, index - 1)
         activation_backward(

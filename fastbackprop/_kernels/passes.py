@@ -94,7 +94,7 @@ def losses(job, work, first, last, begin, total_weight, row):
 
 
 @kernel
-def backward_by_rows(job, work, scratch, step, first, last):
+def backward_by_rows(job, work, scratch, first, last):
     """Dz of the layers that are divided by rows, from that of the last, on rows [first, last).
 
     That of the last layer before them, too, and the gradient of the batch where the job wants it.
@@ -106,4 +106,4 @@ def backward_by_rows(job, work, scratch, step, first, last):
                 if is_stopped(job.stop):
                     return
                 end = min(last, begin + PIECE_ROWS)
-                input_backward(job, index, work, scratch, step, begin, end, 0, n_in, job.stop)
+                input_backward(job, index, work, scratch, begin, end, 0, n_in, job.stop)

@@ -113,7 +113,7 @@ def _chunk(job, work, scratch, chunk, chunks, n, begin, total_weight):
         gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, 0, rows, place)
         forward(job, work, scratch, 0, 0, 0, rows, rows, 0, is_fused(job.loss), -1)
         losses(job, work, 0, rows, place, total_weight, top)
-        backward_by_rows(job, work, scratch, 0, 0, rows)
+        backward_by_rows(job, work, scratch, 0, rows)
         for index in range(job.n_layers):
             if layer_of(job, index).frozen != 0:
                 continue
@@ -151,7 +151,7 @@ def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
         gather_targets(work + job.target_rows, tail.ld_dz, tail.n_out, job, piece, end, begin)
         losses(job, work, piece, end, begin, total_weight, 0)
     if job.update != NONE:
-        backward_by_rows(job, work, scratch, step, first, last)
+        backward_by_rows(job, work, scratch, first, last)
     return arrivals, finite
 
 

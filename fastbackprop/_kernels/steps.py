@@ -99,7 +99,7 @@ def update_weights(job, work, scratch, step, thread, n, total_weight, arrivals):
             layer = layer_of(job, index)
             left, right = own_inputs(job, layer, work, thread)
             right = min(right, layer.n_in)
-            input_backward(job, index, work, scratch, step, 0, n, left, right, stop)
+            input_backward(job, index, work, scratch, 0, n, left, right, stop)
         _weights_step(job, index, step, work, scratch, n, total_weight, thread)
         if 0 < index < job.by_inputs:
             arrivals = barrier(job.barrier, job.threads, arrivals, job.spins)
