@@ -30,6 +30,7 @@ LAYOUT = [
     "_kernels.tanh_table",
     "_kernels.vmath",
     "_kernels.micro",
+    "_kernels.narrow",
     "_kernels.team",
     "_kernels.columns",
     "_kernels.gemm",

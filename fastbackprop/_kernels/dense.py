@@ -22,6 +22,7 @@ from fastbackprop._kernels.columns import IS_COMPACT, column_list, live_columns
 from fastbackprop._kernels.dropout import dropout, dropout_backward, dropout_key
 from fastbackprop._kernels.gemm import gemm, gemm_transposed
 from fastbackprop._kernels.jit import kernel
+from fastbackprop._kernels.narrow import is_long_and_narrow, narrow_gemm
 from fastbackprop._kernels.records import LAYER, layer_at
 from fastbackprop._kernels.simd import address_of, itemsize, lanes, load, pointer, store
 from fastbackprop._kernels.team import share
@@ -111,6 +112,22 @@ def product_forward(job, index, work, scratch, half, first, last, place):
     if index == 0 and place >= 0:
         x, ld_x = pointer(job.x + place * job.x_row, work), job.x_row // itemsize(work)
     w = params + (layer.w + top * layer.ld_w)
+    if index > 0 and is_long_and_narrow(layer.n_in, layer.n_out, work):
+        start = zeros if half == 0 and is_split(layer) else bias
+        narrow_gemm(
+            out + first * layer.ld_a,
+            layer.ld_a,
+            start,
+            x + (first * ld_x + top),
+            ld_x,
+            w,
+            layer.ld_w,
+            last - first,
+            layer.n_out,
+            k,
+            scratch,
+        )
+        return
     columns = listed_columns(job, index, scratch, half)
     if columns != 0:
         # All but the ones, which are the last of the last half.

@@ -135,8 +135,10 @@ def tile_products(
 
             value = _tile_load(builder, tile, row_of(start, ld_start), ld_start)
             next_start = row_of(start, ld_start, builder.add(top, height))
-            for _, place in _tile_addresses(builder, tile, next_start, ld_start):
-                prefetch_line(builder, place)
+            has_rows = builder.icmp_signed("!=", ld_start, ir.Constant(I64, 0))
+            with builder.if_then(has_rows):
+                for _, place in _tile_addresses(builder, tile, next_start, ld_start):
+                    prefetch_line(builder, place)
             left = row_of(a, a_row)
             value = _add_products(builder, tile, value, left, a_row, a_k, b, ld_b, k)
             _tile_store(builder, tile, value, row_of(out, ld_out), ld_out)
