@@ -174,11 +174,14 @@ def edge_shapes(dtype):
     """(m, n, k) around every place where a loop ends: pairs of edges, the third of middle size."""
     L = lanes_of(dtype)
     ms = [0, 1, 2, MR - 1, MR, MR + 1, 2 * MR - 1, 2 * MR, 3 * MR + 2, 5 * MR]
-    ns = [0, 1, L - 1, L, L + 1, 2 * L - 1, 2 * L, 2 * L + 1, 3 * L, 5 * L + 1]
+    # And around the wide tiles, which begin with 3 rows and end with 6 of 4 vectors.
+    ms += [3, 4, 5, 6, 11, 13]
+    ns = [0, 1, L - 1, L, L + 1, 2 * L - 1, 2 * L, 2 * L + 1, 3 * L]
+    ns += [4 * L - 1, 4 * L, 4 * L + 1, 7 * L, 8 * L + 1]
     ks = [0, 1, 2, L - 1, L, L + 1, 3 * L + 1, KC - 1, KC, KC + 1, 2 * KC, 2 * KC + 3]
     shapes = {
         *itertools.product(ms, ns, (3, KC + 1)),
-        *itertools.product((MR + 1, 5 * MR), ns, ks),
+        *itertools.product((2, MR + 1, 5 * MR), ns, ks),
         *itertools.product(ms, (1, 2 * L + 1), ks),
     }
     return sorted(shapes)

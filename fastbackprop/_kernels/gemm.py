@@ -14,6 +14,7 @@ from fastbackprop._kernels.micro import (
     MR,
     NV,
     ROW_NV,
+    WIDE_NV,
     copy_rows,
     panel_product,
     row_product,
@@ -38,14 +39,13 @@ from fastbackprop._kernels.simd import (
 from fastbackprop._kernels.team import is_stopped
 from fastbackprop._kernels.vmath import smallest_normal
 
-# Rows of a packed panel of the right matrix: KC · NV vectors of 64 bytes are 16 KiB. 256 rows leave
-# too little of a 48 KiB L1 to the left one: 512 x 512 x 512 ran at 89 % of the peak instead of 92.
+# Rows of a packed panel of the right matrix, of WIDE_NV vectors.
 KC = 128
 
-_PANEL_BYTES = KC * NV * 64
+_PANEL_BYTES = KC * WIDE_NV * 64
 
 # Where both matrices are packed, so many panels of each at a time, which wait in L2.
-_LEFT_PANELS, _RIGHT_PANELS = 8, 8
+_LEFT_PANELS = _RIGHT_PANELS = 16 // WIDE_NV
 
 # What a product packs lies at the start of the scratch memory: panels of the right matrix, then
 # those of the left one.
@@ -93,15 +93,15 @@ def product_rows(ld, k, p):
     """
     row = ld * itemsize(p)
     if k * row > _LARGE_FACTOR_BYTES:
-        most = _LEFT_PANELS * NV * lanes(p)
+        most = _LEFT_PANELS * WIDE_NV * lanes(p)
         return max(MR, min(most, _LARGE_PRODUCT_BYTES // row) // MR * MR)
     return max(MR, _PRODUCT_BYTES // row // MR * MR)
 
 
 @kernel
 def panel_vectors(n, j, p):
-    """How many vectors of columns are left from column ``j``, at most NV."""
-    return min(NV, (n - j + lanes(p) - 1) // lanes(p))
+    """How many vectors of columns are left from column ``j``, at most WIDE_NV."""
+    return min(WIDE_NV, (n - j + lanes(p) - 1) // lanes(p))
 
 
 @kernel
@@ -129,7 +129,7 @@ def _products(
     Element (i, p) of a is at ``a + i * a_row + p * a_k``; ``right`` says how b is read. A block's
     columns of a stay in L2 for all panels, a panel of b in L1 for all rows.
     """
-    ld = NV * lanes(b)
+    ld = WIDE_NV * lanes(b)
     panels = scratch + _RIGHT_PANELS * _PANEL_BYTES // itemsize(b)
     # Unless the left matrix is packed, all its rows go with one panel of the right one, in place.
     block = _LEFT_PANELS * ld if packs_left else m
@@ -185,7 +185,7 @@ def _products(
 @kernel
 def _pack_right(panels, b, ld_b, right, columns, p, depth, first, last):
     """Panels of columns [first, last) of the right matrix, rows p and those after it."""
-    ld = NV * lanes(b)
+    ld = WIDE_NV * lanes(b)
     rows = _COPIED_ROWS if right == _COPIED else depth
     top = 0
     while top < depth:
@@ -330,8 +330,8 @@ def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, sc
 
 @kernel
 def _pack_left(panels, a, a_row, a_k, depth, rows):
-    """Panels of NV vectors of rows of the left matrix, one by one: panel[p, i] = a[i, p]."""
-    ld = NV * lanes(a)
+    """Panels of WIDE_NV vectors of rows of the left matrix, one by one: panel[p, i] = a[i, p]."""
+    ld = WIDE_NV * lanes(a)
     for i in range(0, rows, ld):
         left = min(ld, rows - i)
         vectors = (left + lanes(a) - 1) // lanes(a)
@@ -349,7 +349,7 @@ def add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, first, last, n, k, s
 
     ``columns`` is 0, or the address of a list of those columns of x that are not zero.
     """
-    ld = NV * lanes(w)
+    ld = WIDE_NV * lanes(w)
     for j in range(0, n, ld):
         vectors = panel_vectors(n, j, w)
         for p in range(0, k, KC):
@@ -388,12 +388,12 @@ def _add_zeros(rows, vectors, w, ld_w, x, ld_x, dz, depth):
     But a weight of -0 may become 0, and a subnormal one does. Teams that divide by rows of the
     batch know of no columns of zeros, and their bits are to be the same.
     """
-    ld = NV * lanes(w)
+    ld = WIDE_NV * lanes(w)
     for i in range(rows):
         row = w + i * ld_w
         small = absolute(load(row)) < smallest_normal(load(row))
-        if vectors == NV:
-            v = load(row + lanes(w))
+        for j in range(lanes(w), vectors * lanes(w), lanes(w)):
+            v = load(row + j)
             small = small | (absolute(v) < smallest_normal(v))
         if any_lane(small):
             panel_product(1, vectors, row, ld_w, row, ld_w, x + i, 1, ld_x, dz, ld, depth)
@@ -402,18 +402,19 @@ def _add_zeros(rows, vectors, w, ld_w, x, ld_x, dz, depth):
 @kernel
 def _pack(panel, b, ld_b, depth, vectors):
     """panel[p, :] = b[p, :vectors]"""
-    ld = NV * lanes(b)
-    if vectors == NV:
-        copy_rows(panel, ld, b, ld_b, depth)
-    else:
+    ld = WIDE_NV * lanes(b)
+    pairs = vectors // NV * NV * lanes(b)
+    for j in range(0, pairs, NV * lanes(b)):
+        copy_rows(panel + j, ld, b + j, ld_b, depth)
+    if pairs < vectors * lanes(b):
         for p in range(depth):
-            store(panel + p * ld, load(b + p * ld_b))
+            store(panel + (p * ld + pairs), load(b + (p * ld_b + pairs)))
 
 
 @kernel
 def _pack_listed(panel, b, ld_b, columns, p, depth, vectors):
     """Pack the rows of b that belong to the listed columns from number p on, ``depth`` of them."""
-    ld = NV * lanes(b)
+    ld = WIDE_NV * lanes(b)
     runs = pointer(columns, np.int64(0))
     for k in range(FIRST_RUN, FIRST_RUN + 2 * runs[RUNS], 2):
         place = runs[k + 1]
@@ -427,7 +428,7 @@ def _pack_listed(panel, b, ld_b, columns, p, depth, vectors):
 def _pack_transposed(panel, b, ld_b, depth, columns, vectors):
     """panel[p, i] = b[i, p] for i < columns, and 0 up to ``vectors`` whole vectors."""
     side = lanes(b)
-    ld = NV * side
+    ld = WIDE_NV * side
     whole = columns - columns % side
     for i in range(0, whole, side):
         # Rows of b are padded to whole vectors, and the panel has room for as many.
