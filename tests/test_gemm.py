@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kernel_harness import DTYPES, Memory, address, assert_same_bits, each_dtype, jit, lanes_of
 from kernel_harness import padded as whole_vectors
 
+from fastbackprop._kernels import accumulate
 from fastbackprop._kernels import gemm as kernels
 from fastbackprop._kernels.gemm import KC, PACKED_BYTES
 from fastbackprop._kernels.micro import MR, NV, ROW_NV, panel_product, transpose_block
@@ -40,7 +41,7 @@ def _gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, lik
 def _add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch, like):
     w, scratch = pointer(w, like), pointer(scratch, like)
     x, dz = pointer(x, like), pointer(dz, like)
-    kernels.add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, 0, m, n, k, scratch, 0)
+    accumulate.add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, 0, m, n, k, scratch, 0)
 
 
 @jit
@@ -271,7 +272,26 @@ def test_both_matrices_packed(dtype, product):
 
 
 @each_dtype
-@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("k", range(4, 12))
+def test_short_sums_have_the_bits_of_long_ones(dtype, k):
+    """Batches of 5 to 10 rows are added to the weights without tiles, by whole pairs of vectors."""
+    L = lanes_of(dtype)
+    for m, n in itertools.product((0, 1, 2, MR + 1, 50), (1, L, 2 * L, 3 * L - 1, 4 * L, 5 * L)):
+        shape = Shape(m, n, k, dtype, extra=1, one_start=False)
+        out = add_outer_products(shape)
+        shape.assert_close(out, shape.start, FACTOR)
+        if dtype is np.float64:
+            continue
+        # One multiply-add after the other, each rounded once: products are exact in float64.
+        expected, scaled = shape.start, shape.b * dtype(FACTOR)
+        for p in range(k):
+            product = np.multiply.outer(*(v.astype(np.float64) for v in (shape.a[:, p], scaled[p])))
+            expected = (product + expected).astype(dtype)
+        assert_same_bits(out[:, :n].copy(), expected)
+
+
+@each_dtype
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_panel_product(dtype, vectors, transposed):
     """Both readings of the left matrix: by rows (x @ w) and by columns (x.T @ dz)."""

@@ -34,6 +34,7 @@ LAYOUT = [
     "_kernels.team",
     "_kernels.columns",
     "_kernels.gemm",
+    "_kernels.accumulate",
     "_kernels.activation",
     "_kernels.records",
     "_kernels.dropout",

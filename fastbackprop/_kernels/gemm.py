@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbackprop._kernels.columns import FIRST_RUN, RUNS, next_columns
-from fastbackprop._kernels.jit import kernel
+from fastbackprop._kernels.columns import FIRST_RUN, RUNS
+from fastbackprop._kernels.jit import inlined_kernel, kernel
 from fastbackprop._kernels.micro import (
     MR,
     NV,
@@ -27,8 +27,6 @@ from fastbackprop._kernels.narrow import (
     narrow_outer_products,
 )
 from fastbackprop._kernels.simd import (
-    absolute,
-    any_lane,
     fill,
     itemsize,
     lanes,
@@ -37,7 +35,6 @@ from fastbackprop._kernels.simd import (
     store,
 )
 from fastbackprop._kernels.team import is_stopped
-from fastbackprop._kernels.vmath import smallest_normal
 
 # Rows of a packed panel of the right matrix, of WIDE_NV vectors.
 KC = 128
@@ -99,6 +96,16 @@ def product_rows(ld, k, p):
 
 
 @kernel
+def panel_width(n, p):
+    """Columns of a panel of a matrix with ``n``, and elements from one of its rows to the next.
+
+    Narrow ones lie close: gaps between their rows would leave lines of L1 unused, which cost a
+    tenth of all at 784-30-10.
+    """
+    return (NV if n <= NV * lanes(p) else WIDE_NV) * lanes(p)
+
+
+@kernel
 def panel_vectors(n, j, p):
     """How many vectors of columns are left from column ``j``, at most WIDE_NV."""
     return min(WIDE_NV, (n - j + lanes(p) - 1) // lanes(p))
@@ -129,7 +136,7 @@ def _products(
     Element (i, p) of a is at ``a + i * a_row + p * a_k``; ``right`` says how b is read. A block's
     columns of a stay in L2 for all panels, a panel of b in L1 for all rows.
     """
-    ld = WIDE_NV * lanes(b)
+    ld = panel_width(n, b)
     panels = scratch + _RIGHT_PANELS * _PANEL_BYTES // itemsize(b)
     # Unless the left matrix is packed, all its rows go with one panel of the right one, in place.
     block = _LEFT_PANELS * ld if packs_left else m
@@ -152,7 +159,7 @@ def _products(
                     return
                 last = min(n, first + width)
                 if right != _IN_PLACE:
-                    _pack_right(scratch, b, ld_b, right, columns, p, depth, first, last)
+                    _pack_right(scratch, ld, b, ld_b, right, columns, p, depth, first, last)
                 for j in range(first, last, ld):
                     panel, ld_panel = scratch + (j - first) * KC, ld
                     if right == _IN_PLACE:
@@ -183,9 +190,8 @@ def _products(
 
 
 @kernel
-def _pack_right(panels, b, ld_b, right, columns, p, depth, first, last):
-    """Panels of columns [first, last) of the right matrix, rows p and those after it."""
-    ld = WIDE_NV * lanes(b)
+def _pack_right(panels, ld, b, ld_b, right, columns, p, depth, first, last):
+    """Panels of ``ld`` of columns [first, last) of the right matrix, rows p and those after it."""
     rows = _COPIED_ROWS if right == _COPIED else depth
     top = 0
     while top < depth:
@@ -193,11 +199,13 @@ def _pack_right(panels, b, ld_b, right, columns, p, depth, first, last):
             panel = panels + ((j - first) * KC + top * ld)
             vectors = panel_vectors(last, j, b)
             if right == _COPIED:
-                _pack(panel, b + ((p + top) * ld_b + j), ld_b, min(rows, depth - top), vectors)
+                _pack(panel, ld, b + ((p + top) * ld_b + j), ld_b, min(rows, depth - top), vectors)
             elif right == _LISTED:
-                _pack_listed(panel, b + j, ld_b, columns, p, depth, vectors)
+                _pack_listed(panel, ld, b + j, ld_b, columns, p, depth, vectors)
             else:
-                _pack_transposed(panel, b + (j * ld_b + p), ld_b, depth, min(ld, last - j), vectors)
+                _pack_transposed(
+                    panel, ld, b + (j * ld_b + p), ld_b, depth, min(ld, last - j), vectors
+                )
         top += rows
 
 
@@ -336,73 +344,14 @@ def _pack_left(panels, a, a_row, a_k, depth, rows):
         left = min(ld, rows - i)
         vectors = (left + lanes(a) - 1) // lanes(a)
         if a_row == 1:
-            _pack(panels + i * KC, a + i, a_k, depth, vectors)
+            _pack(panels + i * KC, ld, a + i, a_k, depth, vectors)
         else:
-            _pack_transposed(panels + i * KC, a + i * a_row, a_row, depth, left, vectors)
+            _pack_transposed(panels + i * KC, ld, a + i * a_row, a_row, depth, left, vectors)
 
 
-@kernel
-def add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, first, last, n, k, scratch, columns):
-    """w += factor · x.T @ dz on rows [first, last) of w; of these the listed, if there is a list.
-
-    w  : (last, n)    x : (k, last)    dz : (k, n)    rows padded to whole vectors
-
-    ``columns`` is 0, or the address of a list of those columns of x that are not zero.
-    """
-    ld = WIDE_NV * lanes(w)
-    for j in range(0, n, ld):
-        vectors = panel_vectors(n, j, w)
-        for p in range(0, k, KC):
-            depth = min(KC, k - p)
-            for i in range(depth):
-                for v in range(0, vectors * lanes(w), lanes(w)):
-                    store(scratch + (i * ld + v), load(dz + ((p + i) * ld_dz + j + v)) * factor)
-            top, run = first, FIRST_RUN
-            while top < last:
-                bottom = last
-                if columns != 0:
-                    begin, bottom, run = next_columns(columns, run, top, last)
-                    _add_zeros(
-                        begin - top,
-                        vectors,
-                        w + (top * ld_w + j),
-                        ld_w,
-                        x + (p * ld_x + top),
-                        ld_x,
-                        scratch,
-                        depth,
-                    )
-                    top = begin
-                rows, place = bottom - top, w + (top * ld_w + j)
-                left = x + (p * ld_x + top)
-                panel_product(
-                    rows, vectors, place, ld_w, place, ld_w, left, 1, ld_x, scratch, ld, depth
-                )
-                top = bottom
-
-
-@kernel
-def _add_zeros(rows, vectors, w, ld_w, x, ld_x, dz, depth):
-    """w += x.T @ dz on rows of w whose columns of x are zero: nothing is added to most of them.
-
-    But a weight of -0 may become 0, and a subnormal one does. Teams that divide by rows of the
-    batch know of no columns of zeros, and their bits are to be the same.
-    """
-    ld = WIDE_NV * lanes(w)
-    for i in range(rows):
-        row = w + i * ld_w
-        small = absolute(load(row)) < smallest_normal(load(row))
-        for j in range(lanes(w), vectors * lanes(w), lanes(w)):
-            v = load(row + j)
-            small = small | (absolute(v) < smallest_normal(v))
-        if any_lane(small):
-            panel_product(1, vectors, row, ld_w, row, ld_w, x + i, 1, ld_x, dz, ld, depth)
-
-
-@kernel
-def _pack(panel, b, ld_b, depth, vectors):
+@inlined_kernel
+def _pack(panel, ld, b, ld_b, depth, vectors):
     """panel[p, :] = b[p, :vectors]"""
-    ld = WIDE_NV * lanes(b)
     pairs = vectors // NV * NV * lanes(b)
     for j in range(0, pairs, NV * lanes(b)):
         copy_rows(panel + j, ld, b + j, ld_b, depth)
@@ -412,23 +361,21 @@ def _pack(panel, b, ld_b, depth, vectors):
 
 
 @kernel
-def _pack_listed(panel, b, ld_b, columns, p, depth, vectors):
+def _pack_listed(panel, ld, b, ld_b, columns, p, depth, vectors):
     """Pack the rows of b that belong to the listed columns from number p on, ``depth`` of them."""
-    ld = WIDE_NV * lanes(b)
     runs = pointer(columns, np.int64(0))
     for k in range(FIRST_RUN, FIRST_RUN + 2 * runs[RUNS], 2):
         place = runs[k + 1]
         begin, end = max(place, p), min(runs[k + 3], p + depth)
         if begin < end:
             row = runs[k] + begin - place
-            _pack(panel + (begin - p) * ld, b + row * ld_b, ld_b, end - begin, vectors)
+            _pack(panel + (begin - p) * ld, ld, b + row * ld_b, ld_b, end - begin, vectors)
 
 
 @kernel
-def _pack_transposed(panel, b, ld_b, depth, columns, vectors):
+def _pack_transposed(panel, ld, b, ld_b, depth, columns, vectors):
     """panel[p, i] = b[i, p] for i < columns, and 0 up to ``vectors`` whole vectors."""
     side = lanes(b)
-    ld = WIDE_NV * side
     whole = columns - columns % side
     for i in range(0, whole, side):
         # Rows of b are padded to whole vectors, and the panel has room for as many.

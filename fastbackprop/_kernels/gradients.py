@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastbackprop._kernels.accumulate import add_outer_products
 from fastbackprop._kernels.codes import STORE
 from fastbackprop._kernels.columns import FIRST_RUN, columns_before, run_at, spread_rows
 from fastbackprop._kernels.dense import layer_input, layer_of, listed_columns
 from fastbackprop._kernels.gemm import (
     PACKED_BYTES,
-    add_outer_products,
     outer_products,
     product_rows,
 )

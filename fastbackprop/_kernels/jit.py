@@ -215,7 +215,8 @@ _KERNEL_OPTIONS = {"_nrt": False, "no_rewrites": True}
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that only other kernels call."""
-    return _kernel(function)
+    # Numba would take over the option of the kernel that first calls it.
+    return _kernel(function, forceinline=False)
 
 
 def inlined_kernel(function: Callable[..., Any]) -> Any:

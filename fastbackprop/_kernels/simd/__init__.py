@@ -61,6 +61,7 @@ from fastbackprop._kernels.simd.polynomials import (
     polynomial,
 )
 from fastbackprop._kernels.simd.tiles import (
+    add_few_products,
     square_tile_load,
     tile_add_product,
     tile_load,
@@ -77,6 +78,7 @@ __all__ = [
     "Tile",
     "Vector",
     "absolute",
+    "add_few_products",
     "address_of",
     "any_lane",
     "as_bits",

@@ -191,6 +191,61 @@ def _add_products(builder, tile, value, a, a_row, a_k, b, ld_b, k):
     return result
 
 
+@intrinsic
+def add_few_products(typingctx, k, NV, count, w, ld_w, a, ld_a, b, ld_b):
+    """``w[i, :] += Σₚ a[p * ld_a + i] · b[p, :]`` on ``count`` rows of ``NV`` vectors.
+
+    All ``len(k)`` rows of ``b`` stay in registers, and rows of ``w`` pass by.
+    """
+    tile = Tile(vector_of(w.dtype), len(k), len(NV))
+    dtype = w.dtype
+
+    def codegen(context, builder, sig, args):
+        _, _, count, w, ld_w, a, ld_a, b, ld_b = args
+        size = ir.Constant(I64, dtype.bitwidth // 8)
+        zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
+        right = _tile_load(builder, tile, b, ld_b)
+        rows = [_opaque(builder, address) for address in _row_addresses(builder, tile, a, ld_a)]
+        step = builder.mul(ld_w, size)
+        before = builder.block
+        body = builder.append_basic_block("rows")
+        after = builder.append_basic_block("rows.end")
+        builder.cbranch(builder.icmp_signed(">", count, zero), body, after)
+
+        builder.position_at_end(body)
+        left, distance, place = map(builder.phi, (I64, I64, BYTE_POINTER))
+        row = Tile(tile.vector, 1, tile.NV)
+        value = _tile_load(builder, row, place, zero)
+        for p, address in enumerate(rows):
+            element = load_value(
+                builder,
+                builder.gep(address, [distance], source_etype=I8),
+                element_type(dtype),
+                dtype,
+            )
+            factor = splat(builder, element, tile.vector.llvm)
+            for j in range(tile.NV):
+                other = builder.extract_value(right, p * tile.NV + j)
+                product = [factor, other, builder.extract_value(value, j)]
+                total = overloaded(builder, "fma", tile.vector.llvm, product)
+                value = builder.insert_value(value, total, j)
+        _tile_store(builder, row, value, place, zero)
+        rest = _opaque(builder, builder.sub(left, one))
+        for phi, at_first, then in (
+            (left, count, rest),
+            (distance, zero, builder.add(distance, size)),
+            (place, w, builder.gep(place, [step], source_etype=I8)),
+        ):
+            phi.add_incoming(at_first, before)
+            phi.add_incoming(then, body)
+        builder.cbranch(builder.icmp_signed(">", rest, zero), body, after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    count, stride = types.intp, types.intp
+    return types.none(k, NV, count, w, stride, w, stride, w, stride), codegen
+
+
 def _add_outer_product(builder, tile, value, left, right):
     """The tile plus the product of a column, an element at each address of ``left``, and a row."""
     kind, dtype = tile.vector.llvm, tile.vector.dtype
