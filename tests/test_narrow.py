@@ -70,8 +70,8 @@ def test_gemm(dtype):
             out = memory.empty(m, whole_vectors(n, dtype) + 3)
             scratch = memory.empty(PACKED_BYTES // out.itemsize)
             a, start = zero_padded(memory, x, extra=1), memory.copy(b)
-            # What is beyond the inputs, as the ones of a bias, is not to count.
-            a[:, k : whole_vectors(k, dtype)] = 1
+            # What is beyond the inputs is not to count: the ones of a bias, or a padding of NaN.
+            a[:, k : whole_vectors(k, dtype)] = np.nan
             weights = zero_padded(memory, w, extra=2)
             lds = out.shape[1], a.shape[1], weights.shape[1]
             _gemm(
@@ -160,3 +160,15 @@ def test_any_number_of_threads_gives_the_same_bits(n_in, n_out):
         results.append(net.get_parameters())
     for other in results[1:]:
         assert_same_bits(other, results[0])
+
+
+@each_dtype
+@pytest.mark.parametrize("n_in", [31, 70, 257])
+def test_units_that_overflow_do_not_spoil_outputs_that_do_not(dtype, n_in):
+    """The padding of what a layer takes is 0 · inf where an exp before it overflows."""
+    layers = [fb.Dense(1, 1, "exp"), fb.Dense(1, n_in, "tanh"), fb.Dense(n_in, 1)]
+    net = fb.Network(layers, loss="mse", random_state=0, dtype=dtype)
+    net.weights[0][...] = 1
+    predicted = net.predict(np.array([[1000.0]]))[0]
+    expected = np.sign(net.weights[1]).astype(np.float64) @ net.weights[2]
+    np.testing.assert_allclose(predicted, expected[0], rtol=0, atol=100 * np.finfo(dtype).eps)

@@ -15,6 +15,7 @@ from fastbackprop._kernels.simd import (
     itemsize,
     lane_index,
     lanes,
+    live_lanes,
     load,
     select,
     store,
@@ -73,11 +74,15 @@ def narrow_gemm(out, ld_out, start, a, ld_a, b, ld_b, m, n, k, scratch):
 
     out   : (m, n)    overwritten, whole vectors of columns; the padding is zero
     start : (n,)      one row for all
-    a     : (m, k)    rows padded to whole vectors, with finite numbers
+    a     : (m, k)    rows padded to whole vectors
     b     : (k, n)    rows padded to whole vectors
+
+    What pads a row of ``a`` may be NaN, 0 · inf of the product before, so it is not multiplied.
     """
     width = _copy_columns(scratch, b, ld_b, k, n)
     zero = fill(load(out), 0.0)
+    inner = k - k % lanes(a)
+    live = live_lanes(zero, inner, k)
     whole = m - m % 4
     for i in range(0, whole, 4):
         r0 = a + i * ld_a
@@ -89,12 +94,18 @@ def narrow_gemm(out, ld_out, start, a, ld_a, b, ld_b, m, n, k, scratch):
             store(z + r * ld_out, zero)
         for j in range(n):
             t0, t1, t2, t3 = zero, zero, zero, zero
-            for p in range(0, k, lanes(a)):
+            for p in range(0, inner, lanes(a)):
                 column = load(scratch + (j * width + p))
                 t0 = fma(load(r0 + p), column, t0)
                 t1 = fma(load(r1 + p), column, t1)
                 t2 = fma(load(r2 + p), column, t2)
                 t3 = fma(load(r3 + p), column, t3)
+            if inner < k:
+                column = load(scratch + (j * width + inner))
+                t0 = fma(select(live, load(r0 + inner), 0.0), column, t0)
+                t1 = fma(select(live, load(r1 + inner), 0.0), column, t1)
+                t2 = fma(select(live, load(r2 + inner), 0.0), column, t2)
+                t3 = fma(select(live, load(r3 + inner), 0.0), column, t3)
             z[j] = start[j] + sum_lanes(t0)
             z[ld_out + j] = start[j] + sum_lanes(t1)
             z[2 * ld_out + j] = start[j] + sum_lanes(t2)
@@ -103,8 +114,11 @@ def narrow_gemm(out, ld_out, start, a, ld_a, b, ld_b, m, n, k, scratch):
         store(out + i * ld_out, zero)
         for j in range(n):
             total = zero
-            for p in range(0, k, lanes(a)):
+            for p in range(0, inner, lanes(a)):
                 total = fma(load(a + (i * ld_a + p)), load(scratch + (j * width + p)), total)
+            if inner < k:
+                rest = select(live, load(a + (i * ld_a + inner)), 0.0)
+                total = fma(rest, load(scratch + (j * width + inner)), total)
             out[i * ld_out + j] = start[j] + sum_lanes(total)
 
 
