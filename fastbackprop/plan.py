@@ -232,7 +232,10 @@ class Plan:
             record["alpha"] = stage.activation.alpha or 0.0
             record["w"], record["ld_w"] = stage.offset, stage.ld
             keep = 1.0 - stage.dropout
-            record["keep_below"], record["keep_scale"] = round(keep * 2**32), 1.0 / keep
+            # A rate below 2⁻³³ drops nothing; a scale of 1 tells kernels so, which then skip it.
+            keep_below = round(keep * 2**32)
+            keep_scale = 1.0 / keep if keep_below < 2**32 else 1.0
+            record["keep_below"], record["keep_scale"] = keep_below, keep_scale
             # One column more than there are values: it holds the ones that multiply the bias.
             if stage is self.stages[0] or stage.dropout > 0.0:
                 record["x"], record["ld_x"] = reserve(dense.n_in + 1)

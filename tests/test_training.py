@@ -557,8 +557,11 @@ def test_dropout_keeps_the_mean_and_the_share():
     assert not np.array_equal(masks[0], masks[1])
 
 
-def test_dropout_of_rate_0_changes_nothing():
-    net, X, y = problem(layers=[fb.Dropout(0.0), fb.Dense(9, 8, "tanh"), fb.Dense(8, 3)])
+@pytest.mark.parametrize("rate", [0.0, 1e-11])
+def test_dropout_of_next_to_no_rate_changes_nothing(rate):
+    """The smaller rate would drop less than one of 2³³ values, and bits for that there are not."""
+    dense = fb.Dense(9, 8, "tanh"), fb.Dense(8, 3)
+    net, X, y = problem(layers=[fb.Dropout(rate), dense[0], fb.Dropout(rate), dense[1]])
     plain, _, _ = problem(layers=[fb.Dense(9, 8, "tanh"), fb.Dense(8, 3)])
     for network in (net, plain):
         network.fit(X, y, epochs=2, batch_size=5, shuffle=False, verbose=0)
