@@ -10,6 +10,7 @@ from kernel_harness import padded as whole_vectors
 import fastbackprop as fb
 from fastbackprop._kernels import narrow
 from fastbackprop._kernels.gemm import PACKED_BYTES
+from fastbackprop._kernels.records import STOP_WORDS
 from fastbackprop._kernels.simd import pointer
 
 OUTPUTS = (1, 2)
@@ -23,17 +24,19 @@ def _gemm(out, ld_out, start, a, ld_a, b, ld_b, m, n, k, scratch, like):
 
 
 @jit
-def _gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch, like):
+def _gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch, stop, like):
     out, scratch = pointer(out, like), pointer(scratch, like)
     a, b = pointer(a, like), pointer(b, like)
-    narrow.narrow_gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch)
+    narrow.narrow_gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch, stop)
 
 
 @jit
-def _outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, like):
+def _outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, stop, like):
     out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
     x, dz = pointer(x, like), pointer(dz, like)
-    narrow.narrow_outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch)
+    narrow.narrow_outer_products(
+        out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, stop
+    )
 
 
 def lengths(dtype):
@@ -112,6 +115,7 @@ def test_gemm_transposed(dtype):
                 n,
                 k,
                 address(scratch),
+                0,
                 dtype(0),
             )
             assert_close(out, 0, dz, w.T)
@@ -142,6 +146,7 @@ def test_outer_products(dtype, kind):
                 n,
                 k,
                 address(scratch),
+                0,
                 dtype(0),
             )
             assert_close(out, before, x.T, dz)
@@ -172,3 +177,16 @@ def test_units_that_overflow_do_not_spoil_outputs_that_do_not(dtype, n_in):
     predicted = net.predict(np.array([[1000.0]]))[0]
     expected = np.sign(net.weights[1]).astype(np.float64) @ net.weights[2]
     np.testing.assert_allclose(predicted, expected[0], rtol=0, atol=100 * np.finfo(dtype).eps)
+
+
+@each_dtype
+def test_a_request_to_stop_ends_a_product(dtype):
+    requested = np.ones(STOP_WORDS, np.int64)
+    with Memory(dtype) as memory:
+        out = memory.empty(20, lanes_of(dtype))
+        x, w = memory.copy(np.ones(out.shape, dtype)), memory.copy(np.ones(out.shape, dtype))
+        ld, last = out.shape[1], (address(memory.empty(4 * x.size)), address(requested), dtype(0))
+        places = address(out), ld, address(x), ld, address(w), ld
+        _gemm_transposed(*places, 20, 10, 1, *last)
+        _outer_products(*places[:2], address(x), ld, *places[2:], 10, 1, 20, *last)
+        assert np.isnan(out).all()

@@ -274,7 +274,7 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop
     weights would have to follow every write of theirs.
     """
     if is_narrow(k) and has_few_inputs(n, out):
-        narrow_gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch)
+        narrow_gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch, stop)
         return
     _products(
         out,
@@ -309,7 +309,9 @@ def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, sc
     share the copy: 784 x 128 x 512 takes 6 % less.
     """
     if is_narrow(n):
-        narrow_outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch)
+        narrow_outer_products(
+            out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, stop
+        )
         return
     packs_left = n > 2 * NV * lanes(out)
     right = _IN_PLACE

@@ -21,10 +21,14 @@ from fastbackprop._kernels.simd import (
     store,
     sum_lanes,
 )
+from fastbackprop._kernels.team import is_stopped
 
 _WIDEST = 2
 
-# What is copied to the scratch memory: the weights of one output.
+# Rows of a batch between two looks at the request to stop.
+_STOP_ROWS = 1024
+
+# What is copied to the scratch memory: the weights of one output. It has room for far more.
 _COLUMN_BYTES = 16 * 1024
 
 
@@ -123,7 +127,7 @@ def narrow_gemm(out, ld_out, start, a, ld_a, b, ld_b, m, n, k, scratch):
 
 
 @kernel
-def narrow_outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch):
+def narrow_outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, stop):
     """out = start + x.T @ dz as start + (dz.T @ x).T, in four sums that do not wait for each other.
 
     out   : (m, n)    overwritten, whole vectors of columns; the padding is zero
@@ -134,6 +138,8 @@ def narrow_outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n
     zero = fill(load(out), 0.0)
     whole = k - k % 4
     for first in range(0, m, lanes(x)):
+        if is_stopped(stop):
+            return
         for j in range(n):
             t0, t1, t2, t3 = zero, zero, zero, zero
             row, factor = x + first, dz + j
@@ -159,7 +165,7 @@ def narrow_outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n
 
 
 @kernel
-def narrow_gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch):
+def narrow_gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch, stop):
     """out = a @ b.T, row by row, with the columns of b.
 
     out : (m, n)    overwritten, whole vectors of columns; the padding is zero
@@ -168,6 +174,8 @@ def narrow_gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch):
     width = _copy_columns(scratch, b, ld_b, n, k)
     zero = fill(load(out), 0.0)
     for i in range(m):
+        if i % _STOP_ROWS == 0 and is_stopped(stop):
+            return
         # Not a loop over k, which LLVM would prepare for many.
         first, second = fill(zero, a[i * ld_a]), fill(zero, a[i * ld_a + k - 1])
         for j in range(0, width, lanes(out)):
