@@ -103,6 +103,8 @@ def _panel_of(width, m, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
     _tiles_of(width, low, rest, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
 
 
+# Not one function that takes the choice of a tile as an argument: it would have to be part of its
+# callers, with all tiles in each.
 @kernel
 def _wide_panel_of(width, m, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k):
     rows, count, low, rest = _heights(m, _WIDE_MR)
@@ -124,10 +126,13 @@ def panel_product(m, vectors, out, ld_out, start, ld_start, a, a_row, a_k, b, ld
 
     ``ld_*`` are in elements; ``ld_start`` 0 starts every row alike (a bias, zeros). ``start`` may
     be ``out``. Every product is fused into its sum, so the bits do not depend on the tiles.
+
+    It is part of its callers: columns of zeros cut products into some of a few rows, of which one
+    more call takes a twentieth.
     """
     if m <= 0:
         return
-    if vectors == 4 and m >= _LEAST_WIDE_ROWS:
+    if vectors == 2 * NV and m >= _LEAST_WIDE_ROWS:
         _wide_panel_of(_4, m, out, ld_out, start, ld_start, a, a_row, a_k, b, ld_b, k)
         return
     while vectors >= NV:
