@@ -244,7 +244,7 @@ def test_the_best_is_kept(tmp_path):
     X, y = data()
     checkpoint = fb.Checkpoint(tmp_path, every=4, keep=1, monitor="val_accuracy")
     options = {"optimizer": fb.Adam(0.05), "validation_data": (X[20:], y[20:]), "verbose": 0}
-    network().fit(X[:20], y[:20], 12, callbacks=[checkpoint, Keep()], **options)
+    network(seed=4).fit(X[:20], y[:20], 12, callbacks=[checkpoint, Keep()], **options)
     best = max(seen, key=lambda epoch: seen[epoch][0])
     assert 0 < best < 11
     assert (checkpoint.best, checkpoint.best_epoch) == (seen[best][0], best)
@@ -252,7 +252,7 @@ def test_the_best_is_kept(tmp_path):
     np.testing.assert_array_equal(bits(kept), seen[best][1])
     assert sorted(os.listdir(tmp_path)) == ["best.safetensors", "epoch-000012.safetensors"]
     # One can go on from it.
-    resumed = network()
+    resumed = network(seed=4)
     again = resumed.fit(
         X[:20], y[:20], 12, callbacks=Keep(), resume_from=tmp_path / "best.safetensors", **options
     )
