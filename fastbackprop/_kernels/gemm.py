@@ -36,7 +36,7 @@ from fastbackprop._kernels.simd import (
 )
 from fastbackprop._kernels.team import is_stopped
 
-# Rows of a packed panel of the right matrix, of WIDE_NV vectors.
+# Rows of a packed panel of the right matrix, of WIDE_NV vectors: 32 KiB of a 48 KiB L1, or half.
 KC = 128
 
 _PANEL_BYTES = KC * WIDE_NV * 64
@@ -99,8 +99,7 @@ def product_rows(ld, k, p):
 def panel_width(n, p):
     """Columns of a panel of a matrix with ``n``, and elements from one of its rows to the next.
 
-    Narrow ones lie close: gaps between their rows would leave lines of L1 unused, which cost a
-    tenth of all at 784-30-10.
+    Rows of narrow ones lie close: gaps between them would leave part of L1 unused.
     """
     return (NV if n <= NV * lanes(p) else WIDE_NV) * lanes(p)
 

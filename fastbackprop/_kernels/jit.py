@@ -223,7 +223,8 @@ def inlined_kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that becomes part of each kernel that calls it.
 
     Where a large function takes another as an argument: that is an address at run time unless LLVM
-    puts the one into its caller, and machine code with such an address cannot be kept on disk.
+    puts the one into its caller, and machine code with such an address cannot be kept on disk. Or
+    where a call itself is what takes long.
     """
     return _kernel(function, forceinline=True)
 

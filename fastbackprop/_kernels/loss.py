@@ -168,8 +168,8 @@ def is_fused(code):
 def _each_row(loss_of_row, row_loss, dz, z, t, job, layer, first, last, begin, total_weight):
     """`losses_and_deltas` without the scores, of the loss ``loss_of_row`` from ``z``.
 
-    A choice of the loss within the loop, and in that over outputs, took two thirds of the time of
-    rows with few outputs.
+    One loop for all, with what each needs in registers, took 24 cycles for a row of 4 outputs
+    instead of 15; one for each loss takes as long as these, and 0.9 s more to compile.
     """
     order, weights = pointer(job.order, np.int64(0)), pointer(job.weights, np.float64(0))
     has_order, has_weights = job.order != 0, job.weights != 0

@@ -21,9 +21,10 @@ MR = 8 if VECTOR_REGISTERS == 32 else 6
 
 # Where there are registers and columns for it, a tile is twice as wide, and less high: 24
 # accumulators, with 38 instructions for as many multiply-adds instead of 30 for 16. That is 2 %
-# faster alone, and 27 % beside another process on the same core, which leaves half of the
-# instructions. Tiles of 8 x 3 vectors: 24 %; of 12 x 2: 9 %; of 8 x 2 with each element of the left
-# matrix loaded by its multiply-add, half of the rows or all: -7 % and, alone, -12 %.
+# faster, and 27 % while a shared machine runs few instructions a cycle, as if another process had
+# the other half of the core. Tiles of 8 x 3 vectors: 24 % then; of 12 x 2: 9 %; of 8 x 2 with each
+# element of the left matrix loaded by its multiply-add: -7 % in half of the rows; in all of them
+# -12 %, not then.
 WIDE_NV = 4 if VECTOR_REGISTERS == 32 else NV
 _WIDE_MR = 6
 _LEAST_WIDE_ROWS = 3
