@@ -9,6 +9,7 @@ import numpy as np
 
 from fastbackprop._kernels.columns import SPARSE_INPUTS, list_words
 from fastbackprop._kernels.gemm import scratch_bytes
+from fastbackprop._kernels.packing import packed_bytes
 from fastbackprop._kernels.records import (
     JOB,
     STOP_BAD_ROW,
@@ -93,7 +94,8 @@ class Job:
         """Give the job workspaces for ``rows`` rows: one for the team, or one for each thread."""
         table, target_rows, size = plan.workspace(rows)
         line = 64 // plan.dtype.itemsize
-        columns = scratch_bytes(plan.widest * plan.dtype.itemsize, rows) // plan.dtype.itemsize
+        row = plan.widest * plan.dtype.itemsize
+        columns = scratch_bytes(row, rows) // plan.dtype.itemsize
         words = list_words(int(table[0]["ld_x"]))
         scratch = columns + 2 * words * 8 // plan.dtype.itemsize
         self.point(
@@ -105,6 +107,7 @@ class Job:
             target_rows=target_rows,
             work_stride=0 if shared else size,
             scratch_stride=scratch + line,
+            products=packed_bytes(row, rows) // plan.dtype.itemsize,
             columns=columns if plan.n_in >= SPARSE_INPUTS else 0,
             list_words=words,
             threads=threads,

@@ -11,8 +11,8 @@ from kernel_harness import padded as whole_vectors
 
 from fastbackprop._kernels import accumulate
 from fastbackprop._kernels import gemm as kernels
-from fastbackprop._kernels.gemm import KC, PACKED_BYTES
 from fastbackprop._kernels.micro import MR, NV, ROW_NV, panel_product, transpose_block
+from fastbackprop._kernels.packing import KC, LARGE_BYTES, packed_bytes
 from fastbackprop._kernels.simd import pointer
 
 
@@ -45,10 +45,21 @@ def _add_outer_products(w, ld_w, x, ld_x, dz, ld_dz, factor, m, n, k, scratch, l
 
 
 @jit
-def _outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, like):
+def _outer_products(
+    out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, packs, m, n, k, scratch, like
+):
     out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
     x, dz = pointer(x, like), pointer(dz, like)
-    kernels.outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, 0)
+    if packs:
+        kernels.pack_gradient(dz, ld_dz, n, k, scratch)
+    kernels.outer_products(
+        out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, packs, m, n, k, scratch, 0
+    )
+
+
+@jit
+def _packs_gradient(ld, m, n, k, p, like):
+    return kernels.packs_gradient(ld, m, n, k, pointer(p, like))
 
 
 @jit
@@ -85,6 +96,13 @@ class Shape:
         assert np.isnan(beyond).all(), "written beyond the last vector of a row"
 
 
+def scratch_of(memory, shape):
+    """What a network has for such products, and not a byte more."""
+    row = max(shape.b_ld, whole_vectors(shape.k, shape.dtype)) * np.dtype(shape.dtype).itemsize
+    rows = max(shape.m, shape.k)
+    return memory.empty(packed_bytes(row, rows) // np.dtype(shape.dtype).itemsize)
+
+
 def gemm(shape, rows=None):
     """Out = start + a @ b, all at once or ``rows`` at a time."""
     m, dtype = shape.m, shape.dtype
@@ -92,7 +110,7 @@ def gemm(shape, rows=None):
         out = memory.empty(m, shape.out_ld)
         start = memory.copy(shape.start, max(shape.start_ld, shape.columns))
         a, b = memory.copy(shape.a, shape.a_ld), memory.copy(shape.b, shape.b_ld)
-        scratch = memory.empty(PACKED_BYTES // out.itemsize)
+        scratch = scratch_of(memory, shape)
         for i in range(0, m, rows or max(m, 1)):
             _gemm(
                 address(out[i:]),
@@ -122,7 +140,7 @@ def gemm_transposed(shape, rows=None):
         ld_b = whole_vectors(shape.k, dtype) + shape.b_ld - shape.columns
         ld_a = whole_vectors(shape.a_ld, dtype)
         a, b = memory.copy(shape.a, ld_a), memory.copy(shape.b.T, ld_b)
-        scratch = memory.empty(PACKED_BYTES // out.itemsize)
+        scratch = scratch_of(memory, shape)
         for i in range(0, m, rows or max(m, 1)):
             _gemm_transposed(
                 address(out[i:]),
@@ -151,7 +169,7 @@ def add_outer_products(shape, rows=None):
         w, dz = memory.copy(shape.start, shape.out_ld), memory.copy(shape.b, shape.b_ld)
         x = memory.copy(shape.a.T, m + 3)
         w[:, shape.n : shape.columns] = dz[:, shape.n : shape.columns] = 0
-        scratch = memory.empty(PACKED_BYTES // w.itemsize)
+        scratch = scratch_of(memory, shape)
         for i in range(0, m, rows or max(m, 1)):
             _add_outer_products(
                 address(w[i:]),
@@ -262,13 +280,38 @@ def test_rows_far_apart_and_many_of_them(dtype, product):
 @pytest.mark.parametrize("product", [gemm, gemm_transposed])
 def test_both_matrices_packed(dtype, product):
     """Blocks of rows, of columns and of the sum, with what is left over of each; the same bits."""
-    width, page = NV * lanes_of(dtype), 4096 // np.dtype(dtype).itemsize
-    for m, n in [(32, 8 * width), (8 * width + 5, 8 * width + 1), (16 * width + 1, 17 * width - 3)]:
-        for k in (KC, 2 * KC + 3):
-            shape = Shape(m, n, k, dtype, extra=page)
-            together = product(shape)
-            shape.assert_close(together, shape.start if product is gemm else np.zeros((1, n)))
-            assert_same_bits(product(shape, 31)[:, :n], together[:, :n])
+    L = lanes_of(dtype)
+    for m, n, k in [
+        (192, 1040, 2 * KC),  # one block of rows of float32, two of float64
+        (197, 2051, KC + 9),
+        (max(192, 12 * L + 5), max(1040, 133 * L + 1), KC + 5),  # more columns than are kept
+    ]:
+        shape = Shape(m, n, k, dtype)
+        for of_weights in (k * shape.b_ld, n * whole_vectors(k, dtype)):
+            assert of_weights * np.dtype(dtype).itemsize > LARGE_BYTES
+        together = product(shape)
+        shape.assert_close(together, shape.start if product is gemm else np.zeros((1, n)))
+        assert_same_bits(product(shape, 31)[:, :n], together[:, :n])
+
+
+@each_dtype
+@pytest.mark.parametrize("extra", [0, 5])
+def test_few_rows_times_a_transposed_matrix(dtype, extra):
+    """With fewer rows than columns the product is made the other way around: the same bits."""
+    L = lanes_of(dtype)
+    for m, n, k in [
+        (L, 3 * L, 3 * L),
+        (2 * L, 13 * L + 3, 5 * L - 1),
+        (4 * L, 9 * L + 1, 9 * L + 2),
+        (5 * L - 1, 200, KC),
+        (8 * L - 3, 150 + L, 31 * L),
+        (4 * L + 1, 14 * L, KC),
+    ]:
+        shape = Shape(m, n, k, dtype, extra=extra)
+        together = gemm_transposed(shape)
+        shape.assert_close(together, np.zeros((1, n)))
+        np.testing.assert_array_equal(together[:, n : shape.columns], 0)
+        assert_same_bits(gemm_transposed(shape, 1)[:, :n], together[:, :n])
 
 
 @each_dtype
@@ -322,49 +365,69 @@ def test_panel_product(dtype, vectors, transposed):
 
 @each_dtype
 def test_rows_of_products_fit_into_the_scratch_memory(dtype):
-    """Behind the packed panel: whole tiles, and one at least however long the rows are."""
+    """Behind what is packed: whole tiles, and one at least however long the rows are."""
     itemsize = np.dtype(dtype).itemsize
     for ld, k in itertools.product((16, 48, 128, 528, 4096, 100_000), (1, 300, 10_000)):
-        rows = _product_rows(ld, k, 0, dtype(0))
+        rows, row = _product_rows(ld, k, 0, dtype(0)), ld * itemsize
         assert rows >= MR
         assert rows % MR == 0
-        assert PACKED_BYTES + rows * ld * itemsize <= kernels.scratch_bytes(ld * itemsize, k)
+        assert packed_bytes(row, k) + rows * row <= kernels.scratch_bytes(row, k)
+
+
+def outer_products(shape, *, packs, goes_on):
+    """Out = start + a @ b, where ``shape.a`` is given transposed; in place if it ``goes_on``."""
+    m, n, k, dtype = shape.m, shape.n, shape.k, shape.dtype
+    with Memory(dtype) as memory:
+        out, ld = memory.empty(m, shape.out_ld), shape.out_ld
+        start = out if goes_on else memory.copy(shape.start, shape.out_ld)
+        if goes_on:
+            out[:, :n] = shape.start
+        x = memory.copy(shape.a.T, whole_vectors(m, dtype) + NV * lanes_of(dtype))
+        dz = memory.copy(shape.b, shape.b_ld)
+        _outer_products(
+            address(out),
+            ld,
+            address(start),
+            ld if goes_on else 0,
+            address(x),
+            x.shape[1],
+            address(dz),
+            shape.b_ld,
+            packs,
+            m,
+            n,
+            k,
+            address(scratch_of(memory, shape)),
+            dtype(0),
+        )
+        return out
 
 
 @each_dtype
-@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("goes_on", [False, True])
-def test_outer_products(dtype, goes_on, apart):
+def test_outer_products(dtype, goes_on):
     L = lanes_of(dtype)
-    extra = 4096 // np.dtype(dtype).itemsize if apart else L
     for m, n, k in itertools.product(
-        (1, MR, NV * L, 3 * L, 8 * NV * L + 3), (1, NV * L, 2 * NV * L + 1), (1, 9, KC, KC + 1)
+        (1, MR, NV * L, 3 * L, 8 * NV * L + 3),
+        (1, NV * L, 2 * NV * L + 1, 8 * L + 1),
+        (1, 9, KC, KC + 1),
     ):
-        shape = Shape(m, n, k, dtype, extra=extra, one_start=not goes_on)
-        with Memory(dtype) as memory:
-            out, ld = memory.empty(m, shape.out_ld), shape.out_ld
-            start = out if goes_on else memory.copy(shape.start, shape.out_ld)
-            if goes_on:
-                out[:, :n] = shape.start
-            x = memory.copy(shape.a.T, whole_vectors(m, dtype) + NV * L)
-            dz = memory.copy(shape.b, shape.b_ld)
-            scratch = memory.empty(PACKED_BYTES // out.itemsize)
-            _outer_products(
-                address(out),
-                ld,
-                address(start),
-                ld if goes_on else 0,
-                address(x),
-                x.shape[1],
-                address(dz),
-                shape.b_ld,
-                m,
-                n,
-                k,
-                address(scratch),
-                dtype(0),
-            )
-            shape.assert_close(out, shape.start)
+        shape = Shape(m, n, k, dtype, extra=L, one_start=not goes_on)
+        shape.assert_close(outer_products(shape, packs=False, goes_on=goes_on), shape.start)
+
+
+@each_dtype
+def test_outer_products_with_a_large_gradient(dtype):
+    """The gradient is packed, once for all calls; the bits are those of the other way."""
+    L, itemsize = lanes_of(dtype), np.dtype(dtype).itemsize
+    for m, n, k in [(192, 33 * L + 1, 3 * KC + 5), (12 * L + 7, 65 * L, KC + 3)]:
+        extra = max(L, LARGE_BYTES // itemsize // k + 1 - whole_vectors(n, dtype))
+        shape = Shape(max(m, 192), n, k, dtype, extra=extra)
+        assert _packs_gradient(shape.b_ld, shape.m, n, k, 0, dtype(0))
+        packed = outer_products(shape, packs=True, goes_on=False)
+        shape.assert_close(packed, shape.start)
+        in_place = outer_products(shape, packs=False, goes_on=False)
+        assert_same_bits(packed[:, :n].copy(), in_place[:, :n].copy())
 
 
 @each_dtype

@@ -134,7 +134,7 @@ def test_an_off_by_one_in_the_last_tile(tmp_path):
     result = checked(
         tmp_path,
         TWO,
-        "gemm.py",
+        "packing.py",
         "        for i in range(whole, columns):\n",
         "        for i in range(whole, columns - 1):\n",
     )
@@ -153,13 +153,8 @@ def test_a_stale_transposed_copy_of_w(tmp_path):
         tmp_path,
         "[Dense(4, 40, 'tanh'), Dense(40, 3)]",
         "gemm.py",
-        "                _pack_transposed(\n"
-        "                    panel, ld, b + (j * ld_b + p), ld_b, depth, "
-        "min(ld, last - j), vectors\n"
-        "                )\n",
-        "                if j == 0:\n"
-        "                    columns = min(ld, last)\n"
-        "                    _pack_transposed(panel, ld, b + p, ld_b, depth, columns, vectors)\n",
+        "pack_transposed(panel, ld, b + (j * ld_b + p), ld_b, depth, width, vectors)\n",
+        "pack_transposed(panel, ld, b + p, ld_b, depth, width, vectors)\n",
     )
     assert not result["ok"]
     # The first panel of the layer's units is right, and X hangs on all of them.

@@ -80,10 +80,10 @@ def test_depths(n_layers, activation):
 
 
 def test_a_product_in_several_blocks():
-    # More units than KC, and rows of parameters far enough apart to be packed.
-    net = fb.Network([3, 300, 270, 5], "tanh", "cross_entropy", random_state=0, dtype="float64")
-    X, y = data_for(net, 40)
-    report = fb.check_gradients(net, X, y, max_per_tensor=30)
+    # More units than KC, and weights and rows for which both matrices are packed.
+    net = fb.Network([3, 600, 530, 5], "tanh", "cross_entropy", random_state=0, dtype="float64")
+    X, y = data_for(net, 200)
+    report = fb.check_gradients(net, X, y, max_per_tensor=15)
     report.raise_for_failure()
     assert report.worst(1)[0].relative_error < 1e-7
 

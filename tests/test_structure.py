@@ -33,6 +33,7 @@ LAYOUT = [
     "_kernels.team",
     "_kernels.narrow",
     "_kernels.columns",
+    "_kernels.packing",
     "_kernels.gemm",
     "_kernels.accumulate",
     "_kernels.activation",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastbackprop._kernels.columns import FIRST_RUN, next_columns
-from fastbackprop._kernels.gemm import KC, panel_vectors, panel_width
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.micro import NV, few_products, is_few, panel_product
+from fastbackprop._kernels.packing import KC, panel_vectors, panel_width
 from fastbackprop._kernels.simd import absolute, any_lane, lanes, load, store
 from fastbackprop._kernels.vmath import smallest_normal
 

@@ -6,16 +6,10 @@ its output half done: a product may take seconds, and Ctrl-C must not.
 
 from __future__ import annotations
 
-import numpy as np
-
-from fastbackprop._kernels.columns import FIRST_RUN, RUNS
-from fastbackprop._kernels.jit import inlined_kernel, kernel
+from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.micro import (
     MR,
-    NV,
     ROW_NV,
-    WIDE_NV,
-    copy_rows,
     panel_product,
     row_product,
     transpose_block,
@@ -26,60 +20,54 @@ from fastbackprop._kernels.narrow import (
     narrow_gemm_transposed,
     narrow_outer_products,
 )
-from fastbackprop._kernels.simd import (
-    fill,
-    itemsize,
-    lanes,
-    load,
-    pointer,
-    store,
+from fastbackprop._kernels.packing import (
+    KC,
+    LARGE_BYTES,
+    is_large,
+    left_panels,
+    left_rows,
+    left_width,
+    pack_copied,
+    pack_left,
+    pack_listed,
+    pack_right,
+    pack_transposed,
+    packed_bytes,
+    packed_columns,
+    panel_vectors,
+    panel_width,
+    shared_columns,
+    shared_panels,
+    shares_left,
 )
+from fastbackprop._kernels.simd import fill, itemsize, lanes, load, store
 from fastbackprop._kernels.team import is_stopped
 
-# Rows of a packed panel of the right matrix, of WIDE_NV vectors: 32 KiB of a 48 KiB L1, or half.
-KC = 128
+# How the right matrix is read: where it lies, or from panels of its rows, of the listed ones, or of
+# its columns; or they are packed already.
+_IN_PLACE, _COPIED, _LISTED, _TRANSPOSED, _PACKED = range(5)
 
-_PANEL_BYTES = KC * WIDE_NV * 64
+# Rows of a panel that is made by transposing, for few rows of the left matrix: it is read while L1
+# has it. 100 x 300 x 500 takes 5 % less, 512 x 512 x 512 would take 5 % more.
+_TRANSPOSED_KC = 128
+_FEW_ROWS = 192
 
-# Where both matrices are packed, so many panels of each at a time, which wait in L2.
-_LEFT_PANELS = _RIGHT_PANELS = 16 // WIDE_NV
-
-# What a product packs lies at the start of the scratch memory: panels of the right matrix, then
-# those of the left one.
-PACKED_BYTES = (_RIGHT_PANELS + _LEFT_PANELS) * _PANEL_BYTES
-
-# Whole rows of a product that wait in L1 for what is done with them: at least a tile's. Where the
-# other factor does not fit into L2 beside them, more rows share each pass over it, and wait in L2.
-_PRODUCT_BYTES = 16 * 1024
-_LARGE_PRODUCT_BYTES = 1024 * 1024
-_LARGE_FACTOR_BYTES = 1024 * 1024
+# Whole rows of x.T @ dz that wait for what is done with them; where dz is large, more share each
+# pass over it. In 16 KiB, as L1 has room for, 128 x 512 x 512 took 8 % longer.
+_PRODUCT_BYTES = 64 * 1024
+_LARGE_PRODUCT_BYTES = 1536 * 1024
+_TILE_ROWS = 24  # a multiple of the heights of tiles
 
 
 def scratch_bytes(row_bytes: int, rows: int) -> int:
     """Scratch memory of one thread: what is packed, and products for batches of so many rows.
 
-    Rows of parameters, and of a layer's outputs, are ``row_bytes`` long at most.
+    Rows of parameters, and of a layer's outputs, are ``row_bytes`` long at most. Products lie
+    behind the `packed_bytes`.
     """
-    is_large = rows * row_bytes > _LARGE_FACTOR_BYTES
-    products = _LARGE_PRODUCT_BYTES if is_large else _PRODUCT_BYTES
-    return PACKED_BYTES + max(products, MR * row_bytes)
-
-
-# How the right matrix is read: where it lies, or from packed panels of its rows, of the listed
-# ones, or of its columns. It is copied if its rows are so far apart that the processor does not
-# foresee the next one, and enough rows of the left one share a copy. Packing always: 6 % slower at
-# 64 x 784 x 128, no faster at 128 x 784 x 512 while the weights are in L2.
-_IN_PLACE, _COPIED, _LISTED, _TRANSPOSED = range(4)
-_PACK_STRIDE = 2048  # bytes
-_PACK_ROWS = 32
-
-# Rows of all panels that are copied together: each of them may begin another page of memory.
-_COPIED_ROWS = 8
-
-# The left matrix is packed, too, where each of its rows begins another page, and enough panels of
-# the right one share that: 2048 x 2048 x 2048 runs at 80 % of the peak, without at 63.
-_PACK_LEFT_STRIDE = 4096  # bytes
-_PACK_LEFT_PANELS = 8
+    large = rows * row_bytes > LARGE_BYTES
+    products = _LARGE_PRODUCT_BYTES if large else _PRODUCT_BYTES
+    return packed_bytes(row_bytes, rows) + max(products, MR * row_bytes)
 
 
 @kernel
@@ -89,25 +77,11 @@ def product_rows(ld, k, p):
     They are ``ld`` elements apart, as those of dz, of which there are ``k``.
     """
     row = ld * itemsize(p)
-    if k * row > _LARGE_FACTOR_BYTES:
-        most = _LEFT_PANELS * WIDE_NV * lanes(p)
-        return max(MR, min(most, _LARGE_PRODUCT_BYTES // row) // MR * MR)
-    return max(MR, _PRODUCT_BYTES // row // MR * MR)
-
-
-@kernel
-def panel_width(n, p):
-    """Columns of a panel of a matrix with ``n``, and elements from one of its rows to the next.
-
-    Rows of narrow ones lie close: gaps between them would leave part of L1 unused.
-    """
-    return (NV if n <= NV * lanes(p) else WIDE_NV) * lanes(p)
-
-
-@kernel
-def panel_vectors(n, j, p):
-    """How many vectors of columns are left from column ``j``, at most WIDE_NV."""
-    return min(WIDE_NV, (n - j + lanes(p) - 1) // lanes(p))
+    rows = _PRODUCT_BYTES // row
+    if k * row > LARGE_BYTES:
+        rows = min(left_rows(p), _LARGE_PRODUCT_BYTES // row)
+    unit = _TILE_ROWS if rows >= _TILE_ROWS else MR
+    return max(MR, rows // unit * unit)
 
 
 @kernel
@@ -132,45 +106,57 @@ def _products(
 ):
     """out = start + a @ b, in panels of b within blocks of k.
 
-    Element (i, p) of a is at ``a + i * a_row + p * a_k``; ``right`` says how b is read. A block's
-    columns of a stay in L2 for all panels, a panel of b in L1 for all rows.
+    Element (i, p) of a is at ``a + i * a_row + p * a_k``; ``right`` says how b is read. Panels of
+    both stream from L2, where a block of those of ``a`` stays for all of b's.
     """
-    ld = panel_width(n, b)
-    panels = scratch + _RIGHT_PANELS * _PANEL_BYTES // itemsize(b)
-    # Unless the left matrix is packed, all its rows go with one panel of the right one, in place.
-    block = _LEFT_PANELS * ld if packs_left else m
-    height = ld if packs_left else m
-    width = _RIGHT_PANELS * ld if packs_left else ld
-    most = KC if right != _IN_PLACE or packs_left or a_k != 1 else k
+    ld, panels = panel_width(n, b), left_panels(scratch)
+    # Unless the left matrix is packed, all its rows go with one panel of the right one.
+    block = left_rows(a) if packs_left else m
+    height = left_width(a) if packs_left else m
+    width = shared_columns(n, b) if block < m else n
+    most = KC
+    if not packs_left and a_k == 1:
+        if right == _IN_PLACE:
+            most = k
+        elif right == _TRANSPOSED and m < _FEW_ROWS:
+            most = _TRANSPOSED_KC
     # Loops of while: one of range with a step divides, which here took 30 ns in all.
     p = 0
     while p == 0 or p < k:
         depth = min(most, k - p)
         source, ld_source = (start, ld_start) if p == 0 else (out, ld_out)
-        i = 0
-        while i < m:
-            bottom = min(m, i + block)
-            if packs_left:
-                _pack_left(panels, a + (i * a_row + p * a_k), a_row, a_k, depth, bottom - i)
-            first = 0
-            while first < n:
-                if is_stopped(stop):
-                    return
-                last = min(n, first + width)
-                if right != _IN_PLACE:
-                    _pack_right(scratch, ld, b, ld_b, right, columns, p, depth, first, last)
+        first = 0
+        while first < n:
+            last, i = min(n, first + width), 0
+            while i < m:
+                bottom = min(m, i + block)
+                if packs_left and (first == 0 or block < m):
+                    pack_left(panels, a + (i * a_row + p * a_k), a_row, a_k, depth, bottom - i)
                 for j in range(first, last, ld):
-                    panel, ld_panel = scratch + (j - first) * KC, ld
+                    if is_stopped(stop):
+                        return
+                    vectors = panel_vectors(n, j, b)
+                    panel, ld_panel = scratch, ld
                     if right == _IN_PLACE:
                         panel, ld_panel = b + (p * ld_b + j), ld_b
+                    elif right == _PACKED:
+                        panel = shared_panels(scratch) + (p * packed_columns(n, b) + j * depth)
+                    else:
+                        if block < m:
+                            panel = shared_panels(scratch) + (j - first) * KC
+                        if i == 0:
+                            wide = min(ld, n - j)
+                            _pack_panel(
+                                panel, ld, b, ld_b, right, columns, p, depth, j, wide, vectors
+                            )
                     top = i
                     while top < bottom:
                         left, row, step = a + (top * a_row + p * a_k), a_row, a_k
                         if packs_left:
-                            left, row, step = panels + (top - i) * KC, 1, ld
+                            left, row, step = panels + (top - i) * KC, 1, height
                         panel_product(
                             min(height, bottom - top),
-                            panel_vectors(n, j, b),
+                            vectors,
                             out + (top * ld_out + j),
                             ld_out,
                             source + (top * ld_source + j),
@@ -183,36 +169,20 @@ def _products(
                             depth,
                         )
                         top += height
-                first += width
-            i = bottom
+                i = bottom
+            first += width
         p += max(most, 1)
 
 
 @kernel
-def _pack_right(panels, ld, b, ld_b, right, columns, p, depth, first, last):
-    """Panels of ``ld`` of columns [first, last) of the right matrix, rows p and those after it."""
-    rows = _COPIED_ROWS if right == _COPIED else depth
-    top = 0
-    while top < depth:
-        for j in range(first, last, ld):
-            panel = panels + ((j - first) * KC + top * ld)
-            vectors = panel_vectors(last, j, b)
-            if right == _COPIED:
-                _pack(panel, ld, b + ((p + top) * ld_b + j), ld_b, min(rows, depth - top), vectors)
-            elif right == _LISTED:
-                _pack_listed(panel, ld, b + j, ld_b, columns, p, depth, vectors)
-            else:
-                _pack_transposed(
-                    panel, ld, b + (j * ld_b + p), ld_b, depth, min(ld, last - j), vectors
-                )
-        top += rows
-
-
-@kernel
-def _packs_left(a, ld_a, m, n):
-    """Whether rows of the left matrix are packed: (m, k), ``n`` columns in the right one."""
-    shared = n >= _PACK_LEFT_PANELS * NV * lanes(a)
-    return shared and m >= _PACK_ROWS and ld_a * itemsize(a) >= _PACK_LEFT_STRIDE
+def _pack_panel(panel, ld, b, ld_b, right, columns, p, depth, j, width, vectors):
+    """A panel of ``width`` columns of the right matrix from j on, and ``depth`` rows from p on."""
+    if right == _COPIED:
+        pack_copied(panel, ld, b + (p * ld_b + j), ld_b, depth, vectors)
+    elif right == _LISTED:
+        pack_listed(panel, ld, b + j, ld_b, columns, p, depth, vectors)
+    else:
+        pack_transposed(panel, ld, b + (j * ld_b + p), ld_b, depth, width, vectors)
 
 
 @kernel
@@ -232,7 +202,7 @@ def gemm(
     right = _IN_PLACE
     if columns != 0:
         right = _LISTED
-    elif m >= _PACK_ROWS and ld_b * itemsize(b) >= _PACK_STRIDE:
+    elif is_padded and is_large(m, k, ld_b, b):
         right = _COPIED
     done = 0
     if m == 1 and right == _IN_PLACE:
@@ -249,7 +219,7 @@ def gemm(
         a,
         ld_a,
         1,
-        is_padded and _packs_left(a, ld_a, m, n),
+        right == _COPIED,
         b + done,
         ld_b,
         right,
@@ -260,6 +230,20 @@ def gemm(
         scratch,
         stop,
     )
+
+
+# What copying an element into its transposed place costs, in multiply-adds.
+_TRANSPOSING = 10
+
+
+@kernel
+def _is_better_swapped(m, n, k, like):
+    """Whether a @ b.T is better made as (b @ a.T).T: two small matrices are transposed then.
+
+    They are ``m`` rows of k and of n numbers, and whole vectors of rows are multiplied.
+    """
+    waste = (-m % lanes(like)) * n * k
+    return k <= KC and waste + _TRANSPOSING * m * (n + k) < _TRANSPOSING * n * k
 
 
 @kernel
@@ -275,6 +259,9 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop
     if is_narrow(k) and has_few_inputs(n, out):
         narrow_gemm_transposed(out, ld_out, a, ld_a, b, ld_b, m, n, k, scratch, stop)
         return
+    if _is_better_swapped(m, n, k, out):
+        _swapped_products(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop)
+        return
     _products(
         out,
         ld_out,
@@ -283,7 +270,7 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop
         a,
         ld_a,
         1,
-        _packs_left(a, ld_a, m, n),
+        is_large(m, n, ld_b, b),
         b,
         ld_b,
         _TRANSPOSED,
@@ -297,25 +284,75 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop
 
 
 @kernel
-def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, stop):
+def _swapped_products(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop):
+    """out = (b @ a.T).T for k up to KC, a panel of a.T with a few rows of b at a time.
+
+    As `gemm_transposed`; the order of sums, and so the bits, are the same.
+    """
+    ld, height, products = panel_width(m, a), left_width(a), left_panels(scratch)
+    for i in range(0, m, ld):
+        rows, vectors = min(ld, m - i), panel_vectors(m, i, a)
+        pack_transposed(scratch, ld, a + i * ld_a, ld_a, k, rows, vectors)
+        for j in range(0, n, height):
+            if is_stopped(stop):
+                return
+            columns = min(height, n - j)
+            panel_product(
+                columns, vectors, products, ld, zeros, 0, b + j * ld_b, ld_b, 1, scratch, ld, k
+            )
+            for p in range(columns, (columns + lanes(a) - 1) // lanes(a) * lanes(a)):
+                for v in range(0, vectors * lanes(a), lanes(a)):
+                    store(products + (p * ld + v), fill(load(scratch), 0.0))
+            _store_transposed(out + (i * ld_out + j), ld_out, products, ld, rows, columns, height)
+
+
+@kernel
+def _store_transposed(out, ld_out, products, ld, rows, columns, height):
+    """out[i, j] = products[j, i] for i < rows, and whole vectors of ``columns``.
+
+    What is left of the rows goes through a block behind the ``height`` rows of products.
+    """
+    side = lanes(out)
+    whole = rows - rows % side
+    block = products + height * ld
+    for j in range(0, columns, side):
+        for i in range(0, whole, side):
+            transpose_block(out + (i * ld_out + j), ld_out, products + (j * ld + i), ld)
+        if whole < rows:
+            transpose_block(block, side, products + (j * ld + whole), ld)
+            for i in range(rows - whole):
+                store(out + ((whole + i) * ld_out + j), load(block + i * side))
+
+
+@kernel
+def packs_gradient(ld_dz, m, n, k, p):
+    """Whether dz is packed, once, for all ``m`` rows of x.T @ dz: if it is large."""
+    return shares_left(n, p) and is_large(m, k, ld_dz, p)
+
+
+@kernel
+def pack_gradient(dz, ld_dz, n, k, scratch):
+    """Pack dz for `outer_products`."""
+    pack_right(shared_panels(scratch), dz, ld_dz, n, k)
+
+
+@kernel
+def outer_products(
+    out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, is_packed, m, n, k, scratch, stop
+):
     """out = start + x.T @ dz
 
     out   : (m, n)    overwritten, whole vectors of columns
     start : (m, n), or one row for all with ld_start 0; may be ``out``
     x     : (k, m)    dz : (k, n)    rows padded to whole vectors
 
-    The columns of x, each element of which lies in another line, are packed where several panels
-    share the copy: 784 x 128 x 512 takes 6 % less.
+    ``is_packed`` says that `pack_gradient` was called for this dz.
     """
     if is_narrow(n):
         narrow_outer_products(
             out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, scratch, stop
         )
         return
-    packs_left = n > 2 * NV * lanes(out)
-    right = _IN_PLACE
-    if m > NV * lanes(out) and ld_dz * itemsize(dz) >= _PACK_STRIDE:
-        right = _COPIED
     _products(
         out,
         ld_out,
@@ -324,10 +361,10 @@ def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, sc
         x,
         1,
         ld_x,
-        packs_left,
+        shares_left(n, out),
         dz,
         ld_dz,
-        right,
+        _PACKED if is_packed else _IN_PLACE,
         0,
         m,
         n,
@@ -335,56 +372,3 @@ def outer_products(out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, m, n, k, sc
         scratch,
         stop,
     )
-
-
-@kernel
-def _pack_left(panels, a, a_row, a_k, depth, rows):
-    """Panels of WIDE_NV vectors of rows of the left matrix, one by one: panel[p, i] = a[i, p]."""
-    ld = WIDE_NV * lanes(a)
-    for i in range(0, rows, ld):
-        left = min(ld, rows - i)
-        vectors = (left + lanes(a) - 1) // lanes(a)
-        if a_row == 1:
-            _pack(panels + i * KC, ld, a + i, a_k, depth, vectors)
-        else:
-            _pack_transposed(panels + i * KC, ld, a + i * a_row, a_row, depth, left, vectors)
-
-
-@inlined_kernel
-def _pack(panel, ld, b, ld_b, depth, vectors):
-    """panel[p, :] = b[p, :vectors]"""
-    pairs = vectors // NV * NV * lanes(b)
-    for j in range(0, pairs, NV * lanes(b)):
-        copy_rows(panel + j, ld, b + j, ld_b, depth)
-    if pairs < vectors * lanes(b):
-        for p in range(depth):
-            store(panel + (p * ld + pairs), load(b + (p * ld_b + pairs)))
-
-
-@kernel
-def _pack_listed(panel, ld, b, ld_b, columns, p, depth, vectors):
-    """Pack the rows of b that belong to the listed columns from number p on, ``depth`` of them."""
-    runs = pointer(columns, np.int64(0))
-    for k in range(FIRST_RUN, FIRST_RUN + 2 * runs[RUNS], 2):
-        place = runs[k + 1]
-        begin, end = max(place, p), min(runs[k + 3], p + depth)
-        if begin < end:
-            row = runs[k] + begin - place
-            _pack(panel + (begin - p) * ld, ld, b + row * ld_b, ld_b, end - begin, vectors)
-
-
-@kernel
-def _pack_transposed(panel, ld, b, ld_b, depth, columns, vectors):
-    """panel[p, i] = b[i, p] for i < columns, and 0 up to ``vectors`` whole vectors."""
-    side = lanes(b)
-    whole = columns - columns % side
-    for i in range(0, whole, side):
-        # Rows of b are padded to whole vectors, and the panel has room for as many.
-        for p in range(0, depth, side):
-            transpose_block(panel + (p * ld + i), ld, b + (i * ld_b + p), ld_b)
-    if whole < vectors * side:
-        for p in range(depth):
-            store(panel + (p * ld + whole), fill(load(panel), 0.0))
-        for i in range(whole, columns):
-            for p in range(depth):
-                panel[p * ld + i] = b[i * ld_b + p]

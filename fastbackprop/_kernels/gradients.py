@@ -9,13 +9,14 @@ from fastbackprop._kernels.codes import STORE
 from fastbackprop._kernels.columns import FIRST_RUN, columns_before, run_at, spread_rows
 from fastbackprop._kernels.dense import layer_input, layer_of, listed_columns
 from fastbackprop._kernels.gemm import (
-    PACKED_BYTES,
     outer_products,
+    pack_gradient,
+    packs_gradient,
     product_rows,
 )
 from fastbackprop._kernels.inputs import half_of
 from fastbackprop._kernels.jit import kernel
-from fastbackprop._kernels.simd import itemsize, pointer
+from fastbackprop._kernels.simd import pointer
 from fastbackprop._kernels.update import is_plain, penalize_rows, store_rows, update_rows
 
 
@@ -87,7 +88,7 @@ def _half_gradients(
     params, zeros = pointer(job.params, work), pointer(job.zeros, work)
     slot0, slot1 = pointer(job.slot0, work), pointer(job.slot1, work)
     slot2, gradients = pointer(job.slot2, work), pointer(job.gradients, work)
-    products = scratch + PACKED_BYTES // itemsize(work)
+    products = scratch + job.products
     layer = layer_of(job, index)
     x, dz = layer_input(job, index, work), work + layer.dz
     if job.penalty == 0.0 and is_plain(code, rule):
@@ -108,6 +109,9 @@ def _half_gradients(
         )
         return
     block = product_rows(layer.ld_w, n, work)
+    is_packed = packs_gradient(layer.ld_dz, bottom - top, layer.n_out, n, work)
+    if is_packed:
+        pack_gradient(dz, layer.ld_dz, layer.n_out, n, scratch)
     listed, run = pointer(columns, np.int64(0)), FIRST_RUN
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)
@@ -127,6 +131,7 @@ def _half_gradients(
             layer.ld_x,
             dz,
             layer.ld_dz,
+            is_packed,
             live,
             layer.n_out,
             n,
@@ -167,6 +172,7 @@ def add_gradients(job, index, gradients, work, scratch, n, begins):
         layer.ld_x,
         work + layer.dz,
         layer.ld_dz,
+        False,
         layer.n_in + layer.has_bias,
         layer.n_out,
         n,

@@ -5,7 +5,14 @@ No kernel of a network imports these, so a fit compiles none of them.
 
 from __future__ import annotations
 
-from fastbackprop._kernels.gemm import gemm, gemm_transposed, outer_products, product_rows
+from fastbackprop._kernels.gemm import (
+    gemm,
+    gemm_transposed,
+    outer_products,
+    pack_gradient,
+    packs_gradient,
+    product_rows,
+)
 from fastbackprop._kernels.jit import entry_point, kernel
 from fastbackprop._kernels.micro import MR, NV, copy_rows
 from fastbackprop._kernels.simd import (
@@ -63,10 +70,15 @@ def barriers(counter, threads, count):
 def _weights_product(dw, zeros, x, ld_x, dz, ld_dz, top, bottom, n_out, n, scratch):
     """Rows [top, bottom) of dw = x.T @ dz, a few at a time, as in training."""
     block = product_rows(ld_dz, n, dw)
+    is_packed = packs_gradient(ld_dz, bottom - top, n_out, n, dw)
+    if is_packed:
+        pack_gradient(dz, ld_dz, n_out, n, scratch)
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)
-        out = dw + i * ld_dz
-        outer_products(out, ld_dz, zeros, 0, x + i, ld_x, dz, ld_dz, rows, n_out, n, scratch, 0)
+        out, left = dw + i * ld_dz, x + i
+        outer_products(
+            out, ld_dz, zeros, 0, left, ld_x, dz, ld_dz, is_packed, rows, n_out, n, scratch, 0
+        )
 
 
 @entry_point

@@ -132,6 +132,7 @@ JOB = np.dtype(
         ("zeros", _I),  # a row of zeros, as wide as the widest row of parameters or inputs
         ("scratch", _I),
         ("scratch_stride", _I),  # elements from one thread's scratch to the next
+        ("products", _I),  # offset in a thread's scratch of products that are not yet used
         ("columns", _I),  # offset in a thread's scratch of its two lists of live columns; or 0
         ("list_words", _I),  # integers from one list to the other
     ],
