@@ -93,11 +93,12 @@ class Job:
     def reserve(self, plan: Plan, rows: int, threads: int, *, shared: bool) -> None:
         """Give the job workspaces for ``rows`` rows: one for the team, or one for each thread."""
         table, target_rows, size = plan.workspace(rows)
-        line = 64 // plan.dtype.itemsize
-        row = plan.widest * plan.dtype.itemsize
-        columns = scratch_bytes(row, rows) // plan.dtype.itemsize
+        itemsize = plan.dtype.itemsize
+        line = 64 // itemsize
+        sizes = plan.widest * itemsize, plan.largest * itemsize, rows
+        columns = scratch_bytes(*sizes) // itemsize
         words = list_words(int(table[0]["ld_x"]))
-        scratch = columns + 2 * words * 8 // plan.dtype.itemsize
+        scratch = columns + 2 * words * 8 // itemsize
         self.point(
             layers=table,
             work=aligned_zeros(size if shared else size * threads, plan.dtype),
@@ -107,7 +108,7 @@ class Job:
             target_rows=target_rows,
             work_stride=0 if shared else size,
             scratch_stride=scratch + line,
-            products=packed_bytes(row, rows) // plan.dtype.itemsize,
+            products=packed_bytes(*sizes) // itemsize,
             columns=columns if plan.n_in >= SPARSE_INPUTS else 0,
             list_words=words,
             threads=threads,

@@ -279,11 +279,9 @@ class LayerProducts:
     def _run(
         self, product: str, threads: int, repeats: int, out: Array, left: Array, right: Array
     ) -> float:
-        row_bytes = max(self._ld_in, self._ld_out) * self._dtype.itemsize
-        scratch = [
-            aligned_zeros(scratch_bytes(row_bytes, self._sizes[0]), np.dtype(np.uint8))
-            for _ in range(threads)
-        ]
+        itemsize = self._dtype.itemsize
+        size = scratch_bytes(self._ld_out * itemsize, self._w.nbytes, self._sizes[0])
+        scratch = [aligned_zeros(size, np.dtype(np.uint8)) for _ in range(threads)]
         counter = _counter()
         one = self._dtype.type(1)
 

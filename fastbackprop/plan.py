@@ -145,6 +145,11 @@ class Plan:
         """Elements of the longest padded row of parameters."""
         return max(stage.ld for stage in self.stages)
 
+    @property
+    def largest(self) -> int:
+        """Elements of the largest matrix of parameters, with padding."""
+        return max(stage.rows * stage.ld for stage in self.stages)
+
     def flops(self, rows: int) -> int:
         """Multiplications and additions of a training step on ``rows`` rows."""
         return 2 * rows * self._products

@@ -96,11 +96,10 @@ class Shape:
         assert np.isnan(beyond).all(), "written beyond the last vector of a row"
 
 
-def scratch_of(memory, shape):
-    """What a network has for such products, and not a byte more."""
-    row = max(shape.b_ld, whole_vectors(shape.k, shape.dtype)) * np.dtype(shape.dtype).itemsize
-    rows = max(shape.m, shape.k)
-    return memory.empty(packed_bytes(row, rows) // np.dtype(shape.dtype).itemsize)
+def scratch_of(memory, b, rows):
+    """What a network has for products of so many rows with ``b``, and not a byte more."""
+    itemsize = b.itemsize
+    return memory.empty(packed_bytes(b.shape[1] * itemsize, b.nbytes, rows) // itemsize)
 
 
 def gemm(shape, rows=None):
@@ -110,7 +109,7 @@ def gemm(shape, rows=None):
         out = memory.empty(m, shape.out_ld)
         start = memory.copy(shape.start, max(shape.start_ld, shape.columns))
         a, b = memory.copy(shape.a, shape.a_ld), memory.copy(shape.b, shape.b_ld)
-        scratch = scratch_of(memory, shape)
+        scratch = scratch_of(memory, b, m)
         for i in range(0, m, rows or max(m, 1)):
             _gemm(
                 address(out[i:]),
@@ -140,7 +139,7 @@ def gemm_transposed(shape, rows=None):
         ld_b = whole_vectors(shape.k, dtype) + shape.b_ld - shape.columns
         ld_a = whole_vectors(shape.a_ld, dtype)
         a, b = memory.copy(shape.a, ld_a), memory.copy(shape.b.T, ld_b)
-        scratch = scratch_of(memory, shape)
+        scratch = scratch_of(memory, b, m)
         for i in range(0, m, rows or max(m, 1)):
             _gemm_transposed(
                 address(out[i:]),
@@ -169,7 +168,7 @@ def add_outer_products(shape, rows=None):
         w, dz = memory.copy(shape.start, shape.out_ld), memory.copy(shape.b, shape.b_ld)
         x = memory.copy(shape.a.T, m + 3)
         w[:, shape.n : shape.columns] = dz[:, shape.n : shape.columns] = 0
-        scratch = scratch_of(memory, shape)
+        scratch = scratch_of(memory, dz, len(dz))
         for i in range(0, m, rows or max(m, 1)):
             _add_outer_products(
                 address(w[i:]),
@@ -295,6 +294,18 @@ def test_both_matrices_packed(dtype, product):
 
 
 @each_dtype
+@pytest.mark.parametrize("product", [gemm, gemm_transposed])
+def test_large_matrices_that_are_narrow(dtype, product):
+    """Many inputs and few outputs, or the other way around, and room for no more than they need."""
+    L = lanes_of(dtype)
+    for m, n, k in [(200, 5, 17_000), (200, 17_000, 5), (200, 9 * L, 6000), (200, 6000, 9 * L)]:
+        shape = Shape(m, n, k, dtype, extra=60)
+        together = product(shape)
+        shape.assert_close(together, shape.start if product is gemm else np.zeros((1, n)))
+        assert_same_bits(product(shape, 100)[:, :n], together[:, :n])
+
+
+@each_dtype
 @pytest.mark.parametrize("extra", [0, 5])
 def test_few_rows_times_a_transposed_matrix(dtype, extra):
     """With fewer rows than columns the product is made the other way around: the same bits."""
@@ -371,7 +382,8 @@ def test_rows_of_products_fit_into_the_scratch_memory(dtype):
         rows, row = _product_rows(ld, k, 0, dtype(0)), ld * itemsize
         assert rows >= MR
         assert rows % MR == 0
-        assert packed_bytes(row, k) + rows * row <= kernels.scratch_bytes(row, k)
+        sizes = row, 100 * row, k
+        assert packed_bytes(*sizes) + rows * row <= kernels.scratch_bytes(*sizes)
 
 
 def outer_products(shape, *, packs, goes_on):
@@ -397,7 +409,7 @@ def outer_products(shape, *, packs, goes_on):
             m,
             n,
             k,
-            address(scratch_of(memory, shape)),
+            address(scratch_of(memory, dz, k)),
             dtype(0),
         )
         return out

@@ -71,7 +71,7 @@ def test_gemm(dtype):
         x, w, b = (rng.normal(size=size).astype(dtype) for size in ((m, k), (k, n), (n,)))
         with Memory(dtype) as memory:
             out = memory.empty(m, whole_vectors(n, dtype) + 3)
-            scratch = memory.empty(packed_bytes(1, 1) // out.itemsize)
+            scratch = memory.empty(packed_bytes(1, 1, 1) // out.itemsize)
             a, start = zero_padded(memory, x, extra=1), memory.copy(b)
             # What is beyond the inputs is not to count: the ones of a bias, or a padding of NaN.
             a[:, k : whole_vectors(k, dtype)] = np.nan
@@ -101,7 +101,7 @@ def test_gemm_transposed(dtype):
         dz, w = (rng.normal(size=size).astype(dtype) for size in ((m, k), (n, k)))
         with Memory(dtype) as memory:
             out = memory.empty(m, whole_vectors(n, dtype) + 3)
-            scratch = memory.empty(packed_bytes(1, 1) // out.itemsize)
+            scratch = memory.empty(packed_bytes(1, 1, 1) // out.itemsize)
             a, weights = zero_padded(memory, dz, extra=1), zero_padded(memory, w, extra=2)
             lds = out.shape[1], a.shape[1], weights.shape[1]
             _gemm_transposed(
@@ -131,7 +131,7 @@ def test_outer_products(dtype, kind):
         with Memory(dtype) as memory:
             start = zero_padded(memory, before, extra=3)
             out = start if kind == "in place" else memory.empty(*start.shape)
-            scratch = memory.empty(packed_bytes(1, 1) // out.itemsize)
+            scratch = memory.empty(packed_bytes(1, 1, 1) // out.itemsize)
             inputs, deltas = zero_padded(memory, x, extra=1), zero_padded(memory, dz, extra=2)
             _outer_products(
                 address(out),

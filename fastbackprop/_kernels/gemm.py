@@ -59,15 +59,11 @@ _LARGE_PRODUCT_BYTES = 1536 * 1024
 _TILE_ROWS = 24  # a multiple of the heights of tiles
 
 
-def scratch_bytes(row_bytes: int, rows: int) -> int:
-    """Scratch memory of one thread: what is packed, and products for batches of so many rows.
-
-    Rows of parameters, and of a layer's outputs, are ``row_bytes`` long at most. Products lie
-    behind the `packed_bytes`.
-    """
+def scratch_bytes(row_bytes: int, weight_bytes: int, rows: int) -> int:
+    """Scratch memory of one thread: the `packed_bytes`, and behind them products that wait."""
     large = rows * row_bytes > LARGE_BYTES
     products = _LARGE_PRODUCT_BYTES if large else _PRODUCT_BYTES
-    return packed_bytes(row_bytes, rows) + max(products, MR * row_bytes)
+    return packed_bytes(row_bytes, weight_bytes, rows) + max(products, MR * row_bytes)
 
 
 @kernel
@@ -202,7 +198,7 @@ def gemm(
     right = _IN_PLACE
     if columns != 0:
         right = _LISTED
-    elif is_padded and is_large(m, k, ld_b, b):
+    elif is_padded and is_large(m, n, k, ld_b, b):
         right = _COPIED
     done = 0
     if m == 1 and right == _IN_PLACE:
@@ -270,7 +266,7 @@ def gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop
         a,
         ld_a,
         1,
-        is_large(m, n, ld_b, b),
+        is_large(m, n, n, ld_b, b),
         b,
         ld_b,
         _TRANSPOSED,
@@ -327,7 +323,7 @@ def _store_transposed(out, ld_out, products, ld, rows, columns, height):
 @kernel
 def packs_gradient(ld_dz, m, n, k, p):
     """Whether dz is packed, once, for all ``m`` rows of x.T @ dz: if it is large."""
-    return shares_left(n, p) and is_large(m, k, ld_dz, p)
+    return is_large(m, n, k, ld_dz, p)
 
 
 @kernel

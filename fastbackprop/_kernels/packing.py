@@ -43,13 +43,15 @@ LARGE_BYTES = 2 * 1024 * 1024
 _LARGE_ROWS = 192
 
 
-def packed_bytes(row_bytes: int, rows: int) -> int:
-    """Scratch memory for panels, where rows of parameters are so long and batches have ``rows``."""
-    left = _LEFT_BYTES if row_bytes > _SHARED_NV * VECTOR_BITS // 8 else _PRODUCT_BYTES
-    shared = 0
-    float32_rows = row_bytes // 4  # of the largest matrix of weights, with as many rows as columns
-    if rows >= _LARGE_ROWS and float32_rows * row_bytes > LARGE_BYTES:
-        shared = _RIGHT_PANELS * _PANEL_BYTES
+def packed_bytes(row_bytes: int, weight_bytes: int, rows: int) -> int:
+    """Scratch memory for panels, where batches have so many ``rows``.
+
+    Rows of parameters are ``row_bytes`` long at most, and matrices of them ``weight_bytes``.
+    """
+    large = rows >= _LARGE_ROWS and weight_bytes > LARGE_BYTES
+    shares = row_bytes > _SHARED_NV * VECTOR_BITS // 8
+    left = _LEFT_BYTES if large or shares else _PRODUCT_BYTES
+    shared = _RIGHT_PANELS * _PANEL_BYTES if large else 0
     if rows * row_bytes > LARGE_BYTES:
         shared = max(shared, rows * (row_bytes + WIDE_NV * 64))
     return _PANEL_BYTES + left + shared
@@ -62,9 +64,9 @@ def shares_left(n, p):
 
 
 @kernel
-def is_large(m, rows, ld, p):
-    """Whether a product of ``m`` rows and a matrix of so many ``rows`` has both packed."""
-    return m >= _LARGE_ROWS and rows * ld * itemsize(p) > LARGE_BYTES
+def is_large(m, n, rows, ld, p):
+    """Whether a product, (m, n), with a matrix of so many ``rows`` in memory, has both packed."""
+    return m >= _LARGE_ROWS and shares_left(n, p) and rows * ld * itemsize(p) > LARGE_BYTES
 
 
 @kernel
