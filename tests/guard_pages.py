@@ -175,14 +175,18 @@ def guard(side):
 
 _SIZES = [*range(1, 20), *(edge + i for edge in (24, 32, 48, 64, 80, 96) for i in (-1, 0, 1)), 100]
 _SPLIT = [255, 256, 257, 271, 300, 512]  # from 256 inputs on, sums are made in two halves
+_LARGE = [[600, 1000, 5], [5, 1100, 700, 3], [9000, 70, 2], [40, 290, 2000]]  # products are packed
 _ROWS = [*range(1, 20), 31, 33, 63, 64, 65, 100, 129]
 _X_TYPES = ["float32", "float64", "uint8", "int64", "int16", "bool"]
 
 
-def _network(rng):
+def _network(rng, *, is_large):
     depth = rng.integers(1, 5)
     sizes = rng.choice(_SIZES, depth + 1).tolist()
-    if rng.random() < 0.3:
+    if is_large:
+        sizes = _LARGE[rng.integers(len(_LARGE))]
+        depth = len(sizes) - 1
+    elif rng.random() < 0.3:
         sizes[rng.integers(depth)] = int(rng.choice(_SPLIT))
     loss = str(rng.choice(LOSSES))
     layers = [fb.Rescaling(0.5, -0.25)] if rng.random() < 0.3 else []
@@ -239,18 +243,20 @@ def _spoil(net, value):
         state.plan.unpack(values, flat)
 
 
-def results_of_network(rng, spoils):
+def results_of_network(rng, spoils, *, is_large):
     """All that a network can be asked for, after some training: arrays and numbers."""
-    net = _network(rng)
+    net = _network(rng, is_large=is_large)
     n_in, n_out = net.sizes[0], net.sizes[-1]
     # From 1,024 rows on, steps of a small network are cut into chunks.
     n = int(rng.choice([1024, 1100])) if rng.random() < 0.1 else int(rng.choice(_ROWS))
+    if is_large:
+        n = int(rng.integers(200, 500))
     X = _inputs(rng, n, n_in)
     y = make_targets(rng, net.loss_function.name, n, n_out)
     if net.loss_function.is_classification and n_out > 1 and rng.random() < 0.5:
         y = rng.integers(0, n_out, n)
     weights = rng.random(n) + 0.1 if rng.random() < 0.3 else None
-    batch_size = n if n >= 1024 else int(rng.integers(1, n + 1))
+    batch_size = n if n >= 200 else int(rng.integers(1, n + 1))
     threads = int(rng.integers(1, 4))
     optimizer = _optimizer(rng)
     loss = net.train_step(X, y, optimizer)
@@ -317,7 +323,7 @@ def main(side, n_cases):
         results = (
             results_of_estimator(rng)
             if seed % 8 == 7
-            else results_of_network(rng, spoils=side != "nowhere")
+            else results_of_network(rng, spoils=side != "nowhere", is_large=seed % 64 == 5)
         )
         for result in results:
             digest.update(np.ascontiguousarray(result).tobytes())

@@ -11,7 +11,14 @@ from kernel_harness import Memory, address, jit
 from numba import types
 
 from fastbackprop._kernels.simd import atomic_add, atomic_load, pointer
-from fastbackprop._kernels.team import BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED, barrier, share
+from fastbackprop._kernels.team import (
+    BARRIER_WORDS,
+    SPINS_ALONE,
+    SPINS_SHARED,
+    barrier,
+    share,
+    take,
+)
 
 
 @jit
@@ -54,6 +61,44 @@ def test_any_share(n, unit, threads):
 )
 def test_share_of_two(n, unit, expected):
     assert [_share(n, unit, 2, thread) for thread in range(2)] == expected
+
+
+@jit
+def _take_all(place, threads, rounds, total, parts, takers):
+    """Take all parts, round after round with a barrier, as `run` does; counts how often each."""
+    takers = pointer(takers, types.int64)
+    taken, arrivals = 0, threads
+    for _ in range(rounds):
+        part = take(place, threads, taken, parts) - taken
+        while part < total:
+            for i in range(part, min(total, part + parts)):
+                atomic_add(takers + i, 1)
+            part = take(place, threads, taken + part + parts, parts) - taken
+        taken += (total + parts - 1) // parts * parts + threads * parts
+        arrivals = barrier(place, threads, arrivals, SPINS_SHARED)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize(("total", "parts"), [(0, 1), (1, 1), (7, 1), (200, 3), (8, 9)])
+def test_each_part_is_taken_once_in_each_round(threads, total, parts):
+    rounds = 100
+    with Memory(np.int64) as memory:
+        place, takers = memory.empty(BARRIER_WORDS), memory.empty(max(total, 1))
+        place[:], takers[:] = 0, 0
+        team = [
+            threading.Thread(
+                target=_take_all,
+                args=(address(place), threads, rounds, total, parts, address(takers)),
+            )
+            for _ in range(threads)
+        ]
+        for thread in team:
+            thread.start()
+        for thread in team:
+            thread.join()
+        assert list(takers[:total]) == [rounds] * total
+        if threads == 1:
+            np.testing.assert_array_equal(place, 0)
 
 
 @jit
@@ -119,4 +164,4 @@ def test_waits_are_short_after_a_late_thread():
             thread.start()
         for thread in team:
             thread.join()
-        assert place.tolist() == [2, *[0] * 7, 2 + 2 * 1000, *[0] * 7]
+        assert place.tolist() == [2, *[0] * 7, 2 + 2 * 1000, *[0] * 15]

@@ -28,9 +28,11 @@ SPINS_SHARED = 400
 # process that keeps a core busy, and took 36 to 52.
 _SHORT_WAITS = 1000
 
-# A barrier's memory: the counter and, on another cache line, the count up to which waits are short.
-BARRIER_WORDS = 16
+# A barrier's memory: the counter and, each on another cache line, the count up to which waits are
+# short, and how many parts of the work have been taken.
+BARRIER_WORDS = 24
 _SHORT_UNTIL = 8
+_TAKEN = 16
 BARRIER_OPEN = 1 << 62  # a count at which nobody waits any longer
 
 if os.name == "nt":
@@ -78,6 +80,18 @@ def share(n, unit, threads, thread):
     first = units * thread // threads * unit
     last = units * (thread + 1) // threads * unit
     return min(first, n), min(last, n)
+
+
+@kernel
+def take(counter_address, threads, taken, parts):
+    """Take the next ``parts`` parts of some work; how many all threads have taken before.
+
+    Who is late takes fewer. The address is a barrier's, of which this is a count of its own; one
+    thread alone, which has ``taken`` so many, needs none.
+    """
+    if threads == 1:
+        return taken
+    return atomic_add(pointer(counter_address, types.int64) + _TAKEN, parts)
 
 
 @kernel
