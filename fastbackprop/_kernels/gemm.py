@@ -55,7 +55,7 @@ _FEW_ROWS = 192
 # Whole rows of x.T @ dz that wait for what is done with them; where dz is large, more share each
 # pass over it. In 16 KiB, as L1 has room for, 128 x 512 x 512 took 8 % longer.
 _PRODUCT_BYTES = 64 * 1024
-_LARGE_PRODUCT_BYTES = 1536 * 1024
+_LARGE_PRODUCT_BYTES = 4 * 1024 * 1024
 _TILE_ROWS = 24  # a multiple of the heights of tiles
 
 
