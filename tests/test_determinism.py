@@ -14,6 +14,7 @@ import pytest
 from comparison import ELEMENTWISE, LOSSES, bits, each_copy, make_targets
 
 import fastbackprop as fb
+from fastbackprop import inference
 
 DTYPES = ("float32", "float64")
 OPTIMIZERS = [
@@ -104,16 +105,44 @@ def test_more_threads_than_rows(batch_size, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layers_wide_enough_to_be_blocked_and_packed(dtype):
-    X = np.random.default_rng(2).random((80, 530))
+    X = np.random.default_rng(2).random((600, 530))
     results = []
-    for threads in (1, 2, 3):  # each thread's share of the rows is packed, or is too small to be
+    for threads in (1, 2, 3):  # dz is packed, or a thread's share of the weights is too small
         net = fb.Network([530, 1100, 300, 3], "relu", "mse", random_state=0, dtype=dtype)
         net.fit(
-            X, X[:, :3], 1, 80, "sgd", validation_data=(X, X[:, :3]), threads=threads, verbose=0
+            X, X[:, :3], 1, 600, "adam", validation_data=(X, X[:, :3]), threads=threads, verbose=0
         )
         results.append((bits(net), net.history["val_loss"]))
     for result in results[1:]:
         assert_same(result, results[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_large_batch_has_the_gradient_of_its_pieces(dtype):
+    """The gradient dz of the whole is packed, that of a piece is not."""
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((600, 600)), rng.standard_normal((600, 5))
+    net = fb.Network([600, 1000, 5], "tanh", "mse", random_state=0, dtype=dtype)
+    _, gradients = net.loss_and_gradients(X, y)
+    pieces = [net.loss_and_gradients(X[i : i + 60], y[i : i + 60])[1] for i in range(0, 600, 60)]
+    for layer, (dw, db) in enumerate(gradients):
+        for whole, part in ((dw, 0), (db, 1)):
+            mean = np.mean([piece[layer][part] for piece in pieces], axis=0, dtype=np.float64)
+            bound = 100 * np.finfo(dtype).eps * np.abs(mean).max()
+            np.testing.assert_allclose(whole, mean, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_row_is_evaluated_once(threads):
+    """Threads take several blocks of rows at a time where there are many."""
+    n = 7001
+    X, y = np.random.default_rng(4).standard_normal((n, 5)), np.arange(n) % 3
+    net = fb.Network([5, 8, 3], "relu", "cross_entropy", random_state=0)
+    outputs = inference.outputs(net._state, X, threads)
+    pieces = [net.predict(X[i : i + 100]) for i in range(0, n, 100)]
+    assert_same(outputs, np.concatenate(pieces))
+    expected = -np.log(outputs[np.arange(n), y].astype(np.float64)).mean()
+    assert net.evaluate(X, y)["loss"] == pytest.approx(expected, rel=1e-6)
 
 
 WIDE = [

@@ -12,7 +12,8 @@ from kernel_harness import padded as whole_vectors
 from fastbackprop._kernels import accumulate
 from fastbackprop._kernels import gemm as kernels
 from fastbackprop._kernels.micro import MR, NV, ROW_NV, panel_product, transpose_block
-from fastbackprop._kernels.packing import KC, LARGE_BYTES, packed_bytes
+from fastbackprop._kernels.packing import KC, LARGE_BYTES, pack_right, packed_bytes
+from fastbackprop._kernels.records import STOP_WORDS
 from fastbackprop._kernels.simd import pointer
 
 
@@ -31,10 +32,15 @@ def _gemm(out, ld_out, start, ld_start, a, ld_a, is_padded, b, ld_b, m, n, k, sc
 
 
 @jit
-def _gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, like):
+def _pack_right(panels, b, ld_b, n, k, stop, like):
+    pack_right(pointer(panels, like), pointer(b, like), ld_b, n, k, stop)
+
+
+@jit
+def _gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, like, stop=0):
     out, zeros, scratch = pointer(out, like), pointer(zeros, like), pointer(scratch, like)
     a, b = pointer(a, like), pointer(b, like)
-    kernels.gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, 0)
+    kernels.gemm_transposed(out, ld_out, zeros, a, ld_a, b, ld_b, m, n, k, scratch, stop)
 
 
 @jit
@@ -51,10 +57,15 @@ def _outer_products(
     out, start, scratch = pointer(out, like), pointer(start, like), pointer(scratch, like)
     x, dz = pointer(x, like), pointer(dz, like)
     if packs:
-        kernels.pack_gradient(dz, ld_dz, n, k, scratch)
+        kernels.pack_gradient(dz, ld_dz, n, k, scratch, 0)
     kernels.outer_products(
         out, ld_out, start, ld_start, x, ld_x, dz, ld_dz, packs, m, n, k, scratch, 0
     )
+
+
+@jit
+def _is_better_swapped(m, n, k, p, like):
+    return kernels._is_better_swapped(m, n, k, pointer(p, like))
 
 
 @jit
@@ -267,7 +278,7 @@ def test_same_bits_however_the_rows_are_split(dtype, product):
 @each_dtype
 @pytest.mark.parametrize("product", [gemm, gemm_transposed])
 def test_rows_far_apart_and_many_of_them(dtype, product):
-    """Shapes for which copying the right matrix pays: the way may differ, the bits may not."""
+    """A right matrix each row of which begins another page: one pass or many, the same bits."""
     page = 4096 // np.dtype(dtype).itemsize
     shape = Shape(5000, 2 * lanes_of(dtype) + 1, KC + 3, dtype, extra=page)
     together = product(shape)
@@ -314,15 +325,33 @@ def test_few_rows_times_a_transposed_matrix(dtype, extra):
         (L, 3 * L, 3 * L),
         (2 * L, 13 * L + 3, 5 * L - 1),
         (4 * L, 9 * L + 1, 9 * L + 2),
-        (5 * L - 1, 200, KC),
-        (8 * L - 3, 150 + L, 31 * L),
-        (4 * L + 1, 14 * L, KC),
+        (5 * L - 1, 30 * L + 3, KC),
+        (7 * L - 3, 41 * L, 31 * L),
     ]:
+        assert _is_better_swapped(m, n, k, 0, dtype(0))
         shape = Shape(m, n, k, dtype, extra=extra)
         together = gemm_transposed(shape)
         shape.assert_close(together, np.zeros((1, n)))
         np.testing.assert_array_equal(together[:, n : shape.columns], 0)
-        assert_same_bits(gemm_transposed(shape, 1)[:, :n], together[:, :n])
+        shape.start[...] = 0
+        assert_same_bits(gemm(shape)[:, :n], together[:, :n])
+
+
+@each_dtype
+def test_a_request_to_stop_ends_products_and_packing(dtype):
+    requested, like = np.ones(STOP_WORDS, np.int64), dtype(0)
+    with Memory(dtype) as memory:
+        m, n, k = lanes_of(dtype), 3 * lanes_of(dtype), 3 * lanes_of(dtype)
+        assert _is_better_swapped(m, n, k, 0, like)
+        out, a, b = memory.empty(m, n), memory.copy(np.ones((m, k))), memory.copy(np.ones((n, k)))
+        zeros, scratch = memory.copy(np.zeros(n)), scratch_of(memory, b, m)
+        stop = address(requested)
+        places = address(zeros), address(a), k, address(b), k, m, n, k, address(scratch)
+        _gemm_transposed(address(out), n, *places, like, stop)
+        assert np.isnan(out).all()
+        packed = memory.empty(4 * b.size)
+        _pack_right(address(packed), address(b), k, n, n, stop, like)
+        assert np.isnan(packed).all()
 
 
 @each_dtype

@@ -1,4 +1,4 @@
-"""Gradients of one layer's weights, and what becomes of them while they are in L1."""
+"""Gradients of one layer's weights, and what becomes of them while they are in cache."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def penalize(job, index, gradients, top, rows, n, total_weight):
 def weight_gradients(job, index, rule, code, work, scratch, n, total_weight, top, bottom):
     """dw = x.T @ dz and db = Σ dz (the row of ones in x.T), on rows [top, bottom) of the weights.
 
-    Finished rows go to the optimizer while they are in L1, so that the gradient need not exist;
+    Finished rows go to the optimizer while they are in cache, so that the gradient need not exist;
     it is kept where ``code`` is STORE. The gradient of the penalty is added before. Plain SGD adds
     the products to the parameters in registers. What goes to the optimizer is not stopped.
     """
@@ -111,7 +111,7 @@ def _half_gradients(
     block = product_rows(layer.ld_w, n, work)
     is_packed = packs_gradient(layer.ld_dz, bottom - top, layer.n_out, n, work)
     if is_packed:
-        pack_gradient(dz, layer.ld_dz, layer.n_out, n, scratch)
+        pack_gradient(dz, layer.ld_dz, layer.n_out, n, scratch, job.stop if code == STORE else 0)
     listed, run = pointer(columns, np.int64(0)), FIRST_RUN
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)

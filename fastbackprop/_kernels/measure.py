@@ -72,7 +72,7 @@ def _weights_product(dw, zeros, x, ld_x, dz, ld_dz, top, bottom, n_out, n, scrat
     block = product_rows(ld_dz, n, dw)
     is_packed = packs_gradient(ld_dz, bottom - top, n_out, n, dw)
     if is_packed:
-        pack_gradient(dz, ld_dz, n_out, n, scratch)
+        pack_gradient(dz, ld_dz, n_out, n, scratch, 0)
     for i in range(top, bottom, block):
         rows = min(block, bottom - i)
         out, left = dw + i * ld_dz, x + i

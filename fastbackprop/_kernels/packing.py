@@ -1,8 +1,9 @@
 """Panels: parts of a matrix copied side by side, in the order in which the tiles read them.
 
 The scratch memory begins with one panel of the right matrix, which is used up before the next one
-is packed. Behind it are panels of the left matrix, as many as stay in L2, and, for large products,
-those panels of the right one that several blocks of rows share.
+is packed. Behind it are panels of the left matrix, as many as stay in L2, or products that are
+still to be transposed; and, for large products, those panels of the right one that several blocks
+of rows share: of so many columns of weights, or of the whole gradient dz.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from fastbackprop._kernels.columns import FIRST_RUN, RUNS
 from fastbackprop._kernels.jit import VECTOR_BITS, inlined_kernel, kernel
 from fastbackprop._kernels.micro import NV, WIDE_NV, copy_rows, transpose_block
 from fastbackprop._kernels.simd import fill, itemsize, lanes, load, pointer, store
+from fastbackprop._kernels.team import is_stopped
 
-# Rows of a panel of the right matrix, of WIDE_NV vectors: 128 KiB, which stream from L2. Panels of
-# 128 rows, which L1 holds, were slower: 6 % in the tiles alone, since sums wait in memory after so
-# few products.
+# Rows of a panel of the right matrix, of WIDE_NV vectors: 128 KiB where they have 512 bits, which
+# stream from L2. Panels of 128 rows, which L1 holds, were slower: 6 % in the tiles alone, since
+# sums wait in memory after so few products.
 KC = 512
 _PANEL_BYTES = KC * WIDE_NV * 64
 
@@ -27,13 +29,15 @@ _LEFT_PANELS = 4
 _LEFT_BYTES = _LEFT_PANELS * KC * _LEFT_NV * 64
 
 # With more vectors of columns in the right matrix, rows of the left one are packed whose elements
-# lie in different lines: 128 x 784 x 512 takes 6 % less. With fewer, there is room for the
-# products of one such panel with one of the right matrix, and for a square block of vectors.
+# lie in different lines: 128 x 784 x 512 takes 6 % less.
 _SHARED_NV = 8
-_PRODUCT_BYTES = (_LEFT_NV * WIDE_NV + 1) * (VECTOR_BITS // 8) ** 2 // 4
+
+# At least, there is room for the products of one such panel with one of the right matrix, and for a
+# square block of vectors.
+_SWAPPED_BYTES = (_LEFT_NV * WIDE_NV + 1) * (VECTOR_BITS // 8) ** 2 // 4
 
 # Panels of the right matrix that are packed at a time, where several blocks of rows of the left one
-# share them: those of 2,048 columns.
+# share them: 2,048 columns of float32, in vectors of 512 bits.
 _RIGHT_PANELS = 32
 
 # A matrix of so many bytes fits into L2 beside what else is there, and is best read where it lies.
@@ -46,11 +50,12 @@ _LARGE_ROWS = 192
 def packed_bytes(row_bytes: int, weight_bytes: int, rows: int) -> int:
     """Scratch memory for panels, where batches have so many ``rows``.
 
-    Rows of parameters are ``row_bytes`` long at most, and matrices of them ``weight_bytes``.
+    Rows of parameters, and of dz, are ``row_bytes`` long at most; matrices of parameters have at
+    most ``weight_bytes``.
     """
     large = rows >= _LARGE_ROWS and weight_bytes > LARGE_BYTES
     shares = row_bytes > _SHARED_NV * VECTOR_BITS // 8
-    left = _LEFT_BYTES if large or shares else _PRODUCT_BYTES
+    left = _LEFT_BYTES if large or shares else _SWAPPED_BYTES
     shared = _RIGHT_PANELS * _PANEL_BYTES if large else 0
     if rows * row_bytes > LARGE_BYTES:
         shared = max(shared, rows * (row_bytes + WIDE_NV * 64))
@@ -138,10 +143,15 @@ def pack_left(panels, a, a_row, a_k, depth, rows):
 
 
 @kernel
-def pack_right(panels, b, ld_b, n, k):
-    """All panels of ``b``, (k, n): those of its first KC rows, then those of the next."""
+def pack_right(panels, b, ld_b, n, k, stop):
+    """All panels of ``b``, (k, n): those of its first KC rows, then those of the next.
+
+    As in a product, ``stop`` is 0 or the address of a flag that ends it.
+    """
     ld = panel_width(n, b)
     for p in range(0, k, KC):
+        if is_stopped(stop):
+            return
         depth = min(KC, k - p)
         for j in range(0, n, ld):
             pack_copied(panels, ld, b + (p * ld_b + j), ld_b, depth, panel_vectors(n, j, b))

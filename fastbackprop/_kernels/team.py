@@ -1,4 +1,4 @@
-"""A team of threads in one kernel: the barrier between them, and the split of rows among them."""
+"""A team of threads in one kernel: the barrier between them, and which part of work each does."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def share(n, unit, threads, thread):
 
 @kernel
 def take(counter_address, threads, taken, parts):
-    """Take the next ``parts`` parts of some work; how many all threads have taken before.
+    """Take the next ``parts`` parts of some work; returns how many the team had taken before.
 
-    Who is late takes fewer. The address is a barrier's, of which this is a count of its own; one
-    thread alone, which has ``taken`` so many, needs none.
+    So a thread that is late takes fewer. The count is in the barrier's memory. A thread alone
+    counts itself: ``taken`` is what it has taken.
     """
     if threads == 1:
         return taken
