@@ -80,7 +80,7 @@ def test_depths(n_layers, activation):
 
 
 def test_a_product_in_several_blocks():
-    # More units than KC, and weights and rows for which both matrices are packed.
+    # More units than KC, and weights and rows for which both matrices of dx are packed.
     net = fb.Network([3, 600, 530, 5], "tanh", "cross_entropy", random_state=0, dtype="float64")
     X, y = data_for(net, 200)
     report = fb.check_gradients(net, X, y, max_per_tensor=15)
