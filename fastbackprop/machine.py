@@ -249,8 +249,10 @@ class LayerProducts:
         self.flops = 2 * n * n_in * n_out
 
     def _matrix(self, rows: int, columns: int, ld: int) -> tuple[Array, Array]:
-        flat = aligned_zeros(rows * ld, self._dtype)
-        return flat, flat.reshape(rows, ld)[:, :columns]
+        size = rows * ld
+        # Packing reads whole vectors, from any column on; in a workspace other matrices follow.
+        flat = aligned_zeros(size + _VECTOR_BYTES // self._dtype.itemsize, self._dtype)
+        return flat, flat[:size].reshape(rows, ld)[:, :columns]
 
     def _operands(self, product: str) -> tuple[Array, Array, Array, Array]:
         """The output, as memory and as a matrix; the left and the right operand."""

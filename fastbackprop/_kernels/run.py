@@ -63,8 +63,8 @@ from fastbackprop._kernels.update import rule_of
 # stay in L2.
 BLOCK_ROWS = 64
 
-# How often a thread that evaluates many blocks takes some of them: a count that is shared costs
-# 0.1 µs, and who is late keeps the others waiting for one turn at most.
+# How often a thread that evaluates many blocks takes some of them. The count is shared, so that
+# small networks do not ask for each block; who is late keeps the others waiting for one turn.
 _TURNS = 16
 
 
@@ -250,6 +250,7 @@ def _evaluate(job, work, scratch):
 
 @kernel
 def _evaluate_block(job, work, scratch, stop, begin, n, in_place):
+    """The same of ``n`` rows from ``begin`` on, as many as a workspace has."""
     outputs = pointer(job.outputs, work)
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     looks, place = looks_for_zeros(job, scratch), begin
