@@ -130,6 +130,34 @@ def test_the_list_has_the_live_columns(dtype, width, left):
 
 
 @each_dtype
+@pytest.mark.parametrize(
+    ("n", "vectors", "expected"),
+    [
+        (10, 2, False),
+        (64, 2, True),
+        (64, 1, False),
+        (512, 2, True),
+        (512, 1, False),
+        (8, 8, True),
+        (4, 8, False),
+    ],
+)
+def test_what_is_left_out_must_pay_for_the_runs(dtype, n, vectors, expected):
+    """784 columns, of which 49 pairs are live, for so many rows and vectors of outputs."""
+    live = [column for column in range(784) if column % 16 < 2]
+    x = sparse_rows(n, 784, dtype, live)
+    with Memory(dtype) as memory:
+        x = memory.copy(x)
+        columns = memory.empty(kernels.list_words(784), dtype=np.int64)
+        marks = memory.empty(-(-784 // lanes_of(dtype)), dtype=np.int64)
+        worth, count = _list_columns(
+            address(columns), address(marks), address(x), x.shape[1], n, vectors, 0, 784, dtype(0)
+        )
+    assert count == 98
+    assert worth == expected
+
+
+@each_dtype
 @pytest.mark.parametrize("width", [64, 100, 257])
 def test_compact_rows(dtype, width):
     for live in patterns(width):

@@ -253,11 +253,30 @@ def test_score_of_the_largest_output(dtype):
     for n_out in (1, 2, L, L + 1, 2 * L + 1):
         z, _, t = example("cross_entropy", "softmax", 50, n_out, dtype)
         z[:3] = 0  # ties: the first, as argmax has it
+        z[3:6] = -np.inf
+        z[6:9, -1] = np.inf
         weights = np.random.default_rng(0).uniform(size=50)
         expected = weights * (z.argmax(axis=1) == t.argmax(axis=1))
         for loss, activation in (("cross_entropy", "softmax"), ("quadratic", "identity")):
             scores = run(loss, activation, z, z, t, weights, SCORE_LARGEST).scores
             np.testing.assert_array_equal(scores, expected)
+
+
+@each_dtype
+@pytest.mark.parametrize("wide", [False, True])
+def test_scores_pass_over_nan(dtype, wide):
+    L = lanes_of(dtype)
+    n_out = 2 * L if wide else L - 1
+    z, t = np.zeros((4, n_out), dtype), np.zeros((4, n_out), dtype)
+    t[:, 0] = 1
+    z[0] = np.nan
+    z[1, 1:] = np.nan
+    z[2, 0], z[2, 1:] = np.nan, -1
+    z[3, -1] = np.nan
+    scores = run("quadratic", "identity", z, z, t, score=SCORE_LARGEST).scores
+    np.testing.assert_array_equal(scores, [0, 1, 0, 1])
+    t[2] = np.roll(t[2], 1)
+    assert run("quadratic", "identity", z, z, t, score=SCORE_LARGEST).scores[2] == 1
 
 
 @each_dtype

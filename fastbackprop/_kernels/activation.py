@@ -192,16 +192,22 @@ def activation_backward(dz, ld_dz, a, z, ld, first, last, n, code, alpha):
 
 
 @kernel
+def largest_of(row, n):
+    """The largest of n elements but NaN; -inf where there is no other."""
+    highest = fill(load(row), -np.inf)
+    for j in range(0, n, lanes(row)):
+        v = load(row + j)
+        highest = larger(select(live_lanes(v, j, n), v, -np.inf), highest)
+    return largest_lane(highest)
+
+
+@kernel
 def softmax_exponentials(out, z, n):
     """out = exp(z - max z) over one row of ``n``, 0 in the padding; returns (max z, Σ out).
 
     Subtracting the maximum leaves the quotient as it is and keeps exp from overflowing.
     """
-    highest = fill(load(z), -np.inf)
-    for j in range(0, n, lanes(z)):
-        v = load(z + j)
-        highest = larger(select(live_lanes(v, j, n), v, -np.inf), highest)
-    top = largest_lane(highest)
+    top = largest_of(z, n)
     total = fill(load(z), 0.0)
     for j in range(0, n, lanes(z)):
         v = load(z + j)

@@ -53,6 +53,7 @@ from fastbackprop._kernels.simd.memory import (
     load,
     load_any,
     pointer,
+    prefetch,
     store,
 )
 from fastbackprop._kernels.simd.polynomials import (
@@ -107,6 +108,7 @@ __all__ = [
     "piecewise_polynomial",
     "pointer",
     "polynomial",
+    "prefetch",
     "restore_subnormals",
     "select",
     "smaller",

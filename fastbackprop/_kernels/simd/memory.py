@@ -26,6 +26,17 @@ from fastbackprop._kernels.simd.types import (
 
 
 @intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address ahead of its use; there need not be memory there."""
+
+    def codegen(context, builder, sig, args):
+        prefetch_line(builder, builder.inttoptr(args[0], BYTE_POINTER))
+        return context.get_dummy_value()
+
+    return types.none(types.intp), codegen
+
+
+@intrinsic
 def pointer(typingctx, address, like):
     """``address`` (an integer) as a pointer to elements of the type of ``like``."""
 
