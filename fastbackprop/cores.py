@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from numba import config
@@ -19,10 +21,46 @@ def available_threads(system: Path = Path("/")) -> int:
     container's share of the processors, such as 1.5, the next whole number counts: a thread more
     would wait, at every barrier, for the next period in which the group may run.
     """
-    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     return max(1, min(cores, _granted(system), int(config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
+
+
+def current_core() -> int:
+    """The core that this thread runs on at the moment; -1 where the system does not say."""
+    ask = _asks_for_core()
+    return -1 if ask is None else ask()
+
+
+def spread(workers: Mapping[int, int | None], threads: int, place: int) -> None:
+    """Keep the workers of a team, by their numbers, on cores that no two of its threads share.
+
+    Thread 0 may be the caller's, which is never moved: it runs on core ``place``. Linux may wake a
+    thread on the core of another. There they take turns, each while the other sleeps at a barrier,
+    so that the core never looks busy enough to take one away: a step of 784-30-10 took 30 µs in
+    place of 5, for 10 to 30 ms in every other call. Where there are more cores than threads each
+    may choose among several.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0), key=lambda core: (core != place, core))
+    if threads > len(cores):
+        return
+    for number, thread in workers.items():
+        if thread is not None:
+            with contextlib.suppress(OSError):  # a container may forbid it
+                os.sched_setaffinity(thread, cores[number::threads])
+
+
+@functools.cache
+def _asks_for_core() -> Callable[[], int] | None:
+    """The C library's function that tells the core, where it has it."""
+    try:
+        return ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 @functools.cache  # three files: 100 µs, many times what a prediction takes

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from types import TracebackType
 
+from fastbackprop.cores import current_core, spread
 from fastbackprop.job import Job, compile_kernels
 
 # Seconds after which the caller's thread looks whether Ctrl-C was pressed, if nothing woke it.
@@ -55,13 +56,12 @@ class _Call:
 class Team:
     """Threads that run one job together; a context manager, since they must not outlive it.
 
-    The first run starts them.
+    The first run that needs them starts them.
 
     In the background of long work the caller's thread only waits, so that Ctrl-C reaches it at
     once: it then asks the kernel to stop, which drops the step that it is in, waits for that, and
-    lets the KeyboardInterrupt go on. In short work it takes the first share: a thread less to
-    start, and Linux wakes the others on cores of their own, since this one is not about to sleep.
-    It had let two new threads take turns on one core for 3 ms.
+    lets the KeyboardInterrupt go on. In short work it takes the first share, which is a thread less
+    to start.
 
     Parameters
     ----------
@@ -77,6 +77,7 @@ class Team:
         self._calls: list[queue.SimpleQueue[object]] = []
         self._workers: list[threading.Thread] = []
         self._process = 0
+        self._place: int | None = None  # the caller's core when the workers were given theirs
 
     def __enter__(self) -> Team:
         return self  # `run` begins the threads, so that none is there before the body
@@ -112,6 +113,7 @@ class Team:
     def _gather(self) -> None:
         """Start the workers."""
         self._calls, self._workers, self._process = [], [], os.getpid()
+        self._place = None
         try:
             for number in self._numbers:
                 calls: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -130,8 +132,20 @@ class Team:
             self._process = 0
             raise
 
-    def run(self, job: Job) -> None:
-        """Run the job to its last step.
+    def _spread(self) -> None:
+        """Give each worker cores of its own; where the caller's thread takes part, not its core."""
+        place = current_core() if 0 not in self._numbers else -1
+        if place != self._place:
+            self._place = place
+            threads = dict(zip(self._numbers, self._workers, strict=True))
+            spread(
+                {number: worker.native_id for number, worker in threads.items()},
+                self.threads,
+                place,
+            )
+
+    def run(self, job: Job, threads: int | None = None) -> None:
+        """Run the job to its last step, by all of the team or by its first ``threads``.
 
         Raises
         ------
@@ -140,9 +154,12 @@ class Team:
         """
         compile_kernels(job.dtype)
         job.begin()
-        if os.getpid() != self._process:  # at first, and after a callback has forked
+        numbers = self._numbers if threads is None else range(self._numbers.start, threads)
+        if numbers and os.getpid() != self._process:  # at first, and after a callback has forked
             self._gather()
-        call = _Call(job, self._numbers)
+        if numbers:
+            self._spread()
+        call = _Call(job, numbers)
         takes_first = 0 not in self._numbers
 
         def take_part(interrupted: bool) -> None:
@@ -150,7 +167,7 @@ class Team:
                 job.request_stop()
                 if takes_first and not job.has_run_first:
                     job.abandon()  # to run it again might fail again, for ever
-            for calls in self._calls:
+            for calls in self._calls[: len(numbers)]:
                 calls.put(call)
             if takes_first and not interrupted:
                 job.run(0)

@@ -146,9 +146,9 @@ def guard(side):
     run_team, run_here, run_few = team.Team.run, team._run_here, inference._FewRows.__call__
     run_share = Job.run
 
-    def run(self, job):
+    def run(self, job, threads=None):
         with moved(job, side):
-            run_team(self, job)
+            run_team(self, job, threads)
 
     def run_alone(job):
         with moved(job, side):

@@ -1,11 +1,15 @@
 """Cores that a process may use: affinity, control groups, and what the user says."""
 
+import itertools
 import os
+import sys
+import threading
 
 import pytest
 from numba import config
 
-from fastbackprop.cores import available_threads
+from fastbackprop import cores, team
+from fastbackprop.cores import available_threads, current_core, spread
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +101,121 @@ def test_a_system_without_affinity(tmp_path, monkeypatch):
     assert available_threads(tmp_path) == 16
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_threads(tmp_path) == 1
+
+
+@pytest.fixture
+def placed(monkeypatch):
+    """What each thread was allowed to run on."""
+    cores = {}
+    monkeypatch.setattr(os, "sched_setaffinity", cores.__setitem__, raising=False)
+    return cores
+
+
+def test_threads_are_spread_over_the_cores(placed):
+    spread({0: 100, 1: 101, 2: 102}, 3, -1)
+    assert placed == {
+        100: [0, 3, 6, 9, 12, 15],
+        101: [1, 4, 7, 10, 13],
+        102: [2, 5, 8, 11, 14],
+    }
+
+
+def test_workers_keep_away_from_the_callers_core(placed):
+    spread({1: 101}, 2, 5)
+    assert placed == {101: [0, 2, 4, 7, 9, 11, 13, 15]}
+    spread({1: 101}, 2, 0)
+    assert placed == {101: [1, 3, 5, 7, 9, 11, 13, 15]}
+
+
+def test_more_threads_than_cores_are_left_to_the_system(placed):
+    spread(dict(enumerate(range(100, 117))), 17, -1)
+    assert placed == {}
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(1, ""), ProcessLookupError(3, ""), OSError(22, "")]
+)
+def test_a_system_that_refuses(monkeypatch, error):
+    def refuse(thread, cores):
+        assert thread is not None
+        raise error
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    spread({1: 101, 2: None}, 3, 0)
+    monkeypatch.delattr(os, "sched_setaffinity")
+    spread({1: 101}, 2, 0)
+
+
+def test_a_library_that_does_not_tell_the_core(monkeypatch):
+    def fails(error):
+        def load(name):
+            raise error
+
+        return load
+
+    libraries = [lambda name: object(), fails(OSError()), fails(TypeError())]
+    for library in libraries:
+        monkeypatch.setattr(cores.ctypes, "CDLL", library)
+        cores._asks_for_core.cache_clear()
+        assert current_core() == -1
+    cores._asks_for_core.cache_clear()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells it")
+def test_the_core_of_this_thread(monkeypatch):
+    monkeypatch.undo()
+    allowed = os.sched_getaffinity(0)
+    try:
+        for core in allowed:
+            os.sched_setaffinity(0, {core})
+            assert current_core() == core
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_team_leaves_the_callers_thread_where_it_is(monkeypatch, placed, background):
+    """Its workers are spread when they start, and again when the caller has moved."""
+    place = itertools.cycle([3, 3, 7])
+    monkeypatch.setattr(team, "current_core", lambda: next(place))
+    monkeypatch.setattr(team, "compile_kernels", lambda dtype: None)
+    names, moved = {}, []
+    spread_them = team.spread
+
+    def spread_and_tell(workers, *arguments):
+        names.update({thread.native_id: thread.name for thread in threading.enumerate()})
+        moved.append(arguments)
+        spread_them(workers, *arguments)
+
+    monkeypatch.setattr(team, "spread", spread_and_tell)
+    job = IdleJob()
+    with team.Team(3, background=background) as workers:
+        workers.run(job, 1)
+        assert job.taken == [0]
+        names_now = [thread.name for thread in threading.enumerate()]
+        assert ("fastbackprop-1" in names_now) == background  # else nobody was needed
+        for _ in range(3):
+            workers.run(job)
+        assert sorted(job.taken) == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+    first = 0 if background else 1
+    assert [names[thread] for thread in placed] == [f"fastbackprop-{i}" for i in range(first, 3)]
+    assert threading.get_native_id() not in placed
+    assert moved == ([(3, -1)] if background else [(3, 3), (3, 7)])
+    assert [7 in own for own in placed.values()] == (
+        [False, True, False] if background else 2 * [False]
+    )
+
+
+class IdleJob:
+    """What a team needs of a job."""
+
+    dtype = None
+
+    def __init__(self):
+        self.taken = []
+
+    def begin(self):
+        pass
+
+    def run(self, number):
+        self.taken.append(number)
