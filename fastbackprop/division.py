@@ -10,8 +10,7 @@ from fastbackprop.plan import Plan
 
 # What a second thread costs and brings, measured on two cores of a server with AVX-512: 95 GFLOP/s
 # of float32 for one, which are 16 lanes. Each thread must fetch the parameters that the others
-# changed, and take them back to change its own: a fifth of a nanosecond a byte, which makes a step
-# of 784-30-10 twice as long on two threads as on one.
+# changed, and take them back to change its own: a fifth of a nanosecond a byte.
 _FLOPS_A_SECOND_AND_LANE = 6e9
 _SECONDS_A_BYTE = 0.18e-9
 
@@ -20,8 +19,7 @@ _SECONDS_A_BYTE = 0.18e-9
 _SECONDS_A_ROW = 40e-9
 
 # A barrier itself takes half a microsecond. But where others share the machine, the later of two
-# threads is later by more: 784-30-10, with two barriers a step, took 11 to 29 µs on two threads
-# and 11 to 18 on one, in medians of runs that took turns.
+# threads is later by more: so this is careful. What it turns down in training is tried (pace.py).
 _SECONDS_A_BARRIER = 3e-6
 
 # What a team must save of a step, by this model of one machine, before it is trusted: 16-64-64-1 on
@@ -32,9 +30,14 @@ _LEAST_SAVED = 1 / 4
 _SECONDS_A_START = 100e-6
 
 
-def _fastest(seconds: Callable[[int], float]) -> int:
-    """The number of threads for which a model of the time is least."""
-    return min(range(1, available_threads() + 1), key=seconds)
+# Where the model takes a team for steps that are longer than this on one thread, one thread is not
+# tried: barriers are nothing beside them, and a trial would take long.
+_SURE_SECONDS = 3e-3
+
+
+def _fastest(seconds: Callable[[int], float], least: int = 1) -> int:
+    """The number of threads, ``least`` or more, for which a model of the time is least."""
+    return min(range(least, available_threads() + 1), key=seconds)
 
 
 def _seconds_alone(plan: Plan, rows: int) -> float:
@@ -124,6 +127,13 @@ def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
     """Threads for a team that takes steps of ``rows`` rows: as asked, else the fastest number."""
     if requested is not None:
         return requested
+    seconds = _step_seconds(plan, rows)
+    fastest = _fastest(seconds)
+    return fastest if seconds(fastest) <= (1 - _LEAST_SAVED) * seconds(1) else 1
+
+
+def _step_seconds(plan: Plan, rows: int) -> Callable[[int], float]:
+    """What a step of ``rows`` rows takes, without the update, by the number of threads."""
 
     def seconds(threads: int) -> float:
         arithmetic = _seconds_alone(plan, rows) / threads
@@ -132,8 +142,7 @@ def training_threads(requested: int | None, plan: Plan, rows: int) -> int:
         by_inputs = layers_by_inputs(plan, rows, threads)
         return arithmetic + _seconds_lost(plan, rows, threads, by_inputs)
 
-    fastest = _fastest(seconds)
-    return fastest if seconds(fastest) <= (1 - _LEAST_SAVED) * seconds(1) else 1
+    return seconds
 
 
 def call_threads(requested: int | None, plan: Plan, rows: int) -> int:
@@ -155,3 +164,15 @@ def epoch_threads(requested: int | None, plan: Plan, batch: int, rows: int) -> i
     if requested is not None:
         return requested
     return min(training_threads(None, plan, batch), call_threads(None, plan, rows))
+
+
+def threads_to_try(threads: int, requested: int | None, plan: Plan, batch: int, rows: int) -> int:
+    """Another number of threads that may be faster than `epoch_threads`, or that if there is none.
+
+    The model takes a barrier for what it is where others share the machine, which may be wrong.
+    """
+    if requested is not None or call_threads(None, plan, rows) == 1:
+        return threads
+    if threads == 1:
+        return _fastest(_step_seconds(plan, batch), least=2)
+    return 1 if _seconds_alone(plan, batch) < _SURE_SECONDS else threads

@@ -27,10 +27,11 @@ _KEPT_BYTES = 16 * 1024 * 1024
 
 
 class Idle:
-    """Calls that are prepared on a network's parameters, and in use by no thread.
+    """Calls that are prepared on a network's parameters, and in use by no thread; and the like.
 
     To set up all that a kernel reads takes longer than to run it on a few rows. A call is taken by
-    one thread at a time, which gives it back; one that ended by an error is not used again.
+    one thread at a time, which gives it back; one that ended by an error is not used again. So is
+    what a training has found out about threads.
     """
 
     def __init__(self) -> None:

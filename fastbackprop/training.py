@@ -19,12 +19,14 @@ from fastbackprop.division import (
     has_long_updates,
     is_long,
     layers_by_inputs,
+    threads_to_try,
 )
 from fastbackprop.evaluation import evaluation
 from fastbackprop.history import History
 from fastbackprop.job import Job, compile_kernels
 from fastbackprop.metrics import Metric
 from fastbackprop.optimizers import Optimizer
+from fastbackprop.pace import Pace
 from fastbackprop.plan import Array
 from fastbackprop.probe import point_at
 from fastbackprop.progress import progress
@@ -101,7 +103,11 @@ class Epochs:
         self._state, self._source, self._recipe = state, source, recipe
         batch, steps = source.batch, source.steps
         threads = epoch_threads(recipe.threads, state.plan, batch, batch * steps)
-        self.team = Team(threads, background=is_long(state.plan, batch * steps))
+        other = threads_to_try(threads, recipe.threads, state.plan, batch, batch * steps)
+        # Among the calls that a network keeps.
+        self._pace_key = Pace, batch, threads, other
+        self._pace: Pace = state.idle.take(self._pace_key) or Pace(threads, other)
+        self.team = Team(self._pace.most, background=is_long(state.plan, batch * steps))
         # A schedule that gives no rate is refused while nothing has changed.
         state.rates(recipe.optimizer, steps)
         self._former: Former | None = state.former(recipe.optimizer)
@@ -112,7 +118,7 @@ class Epochs:
             self._sums = {name: np.zeros(steps) for name in _SUMS}
             # Room for so many rows; and what decides how a step is rounded, which must follow from
             # its own rows, not from those before it, so that a resumed training has the same bits.
-            self._rows, self._rounding = 0, (0, False)
+            self._rows, self._rounding, self._by_inputs = 0, (0, False), 0
             self._reserve(batch)
             self._good = Spare(state.params)
             # So that the first epoch's seconds are those of training.
@@ -120,6 +126,10 @@ class Epochs:
         except BaseException:
             self.give_up()
             raise
+
+    def end(self) -> None:
+        """Keep what was found out about threads for the next training."""
+        self._state.idle.keep(self._pace_key, self._pace, 0)
 
     def give_up(self) -> None:
         """Put back the state of the optimizer before this one, if no epoch has begun."""
@@ -133,6 +143,7 @@ class Epochs:
         if rows > self._rows or rounding != self._rounding:
             by_inputs = layers_by_inputs(plan, rows, threads)
             reserve_steps(self._job, self._state, self._recipe.optimizer, rows, threads, by_inputs)
+            self._by_inputs = by_inputs if not rounding[0] else 0  # chunks are not divided
             self._rows, self._rounding = rows, rounding
 
     def run(self) -> dict[str, float]:
@@ -187,16 +198,16 @@ class Epochs:
         job.point(order=part.order, rates=learning_rates, **self._sums)
         job.set(
             batch=part.batch,
-            first=0,
-            last=part.steps,
             steps_before=state.steps,
             # Dropout masks follow from the numbers of the epoch and of the step within the part.
             epoch=state.epoch if self._source.is_whole else -1 - state.steps,
         )
-        take_steps(state, job, lambda: self.team.run(job))
-        if job.met_bad_row:
-            with named(part.name):
-                refuse_values(part.data.X, state.plan.dtype)
+        step = 0
+        while step < part.steps:
+            step += self._take_some(step, part.steps, part.batch)
+            if job.met_bad_row:
+                with named(part.name):
+                    refuse_values(part.data.X, state.plan.dtype)
         bad = np.flatnonzero(~np.isfinite(self._sums["step_loss"]))
         if len(bad):
             loss = self._sums["step_loss"][bad[0]]
@@ -204,6 +215,18 @@ class Epochs:
         totals.add(part, self._sums, float(learning_rates[-1]))
         if not self._source.is_whole:
             job.release()
+
+    def _take_some(self, first: int, last: int, batch: int) -> int:
+        """Take some of the steps [first, last), by the number of threads whose turn it is."""
+        job = self._job
+        threads, steps = self._pace.next(last - first, batch)
+        # One thread has nothing to divide.
+        by_inputs = self._by_inputs if threads == self.team.threads else 0
+        job.set(first=first, last=first + steps, threads=threads, by_inputs=by_inputs)
+        start = time.perf_counter()
+        take_steps(self._state, job, lambda: self.team.run(job, threads))
+        self._pace.note(threads, steps * batch, time.perf_counter() - start)
+        return steps
 
     def _diverge(self, what: str) -> None:
         """Go back, and say so."""
@@ -313,6 +336,7 @@ def fit(
         raise
     finally:
         epochs.team.dismiss()
+    epochs.end()
     for callback in callbacks:
         callback.on_train_end(net)
 

@@ -172,6 +172,48 @@ def test_both_ways_to_divide_a_step(monkeypatch, optimizer, dtype):
         assert_same(result, results[0])
 
 
+def in_turns(monkeypatch, steps):
+    """Let one thread, and then the whole team, take the next ``steps`` steps."""
+    turns = itertools.count()
+
+    def next_steps(pace, left, batch):
+        return (1, pace.most)[next(turns) % 2], min(left, steps)
+
+    monkeypatch.setattr("fastbackprop.training.Pace.next", next_steps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_threads_that_change_between_steps(monkeypatch, optimizer, dtype):
+    """Also where columns of zeros are left out, which threads find and remember for some steps."""
+    rng = np.random.default_rng(2)
+    X = rng.random((160, 300)) * (rng.random(300) < 0.3)
+    X[100:] = rng.random((60, 300))
+    results = []
+    for threads, steps in [(1, 9), (2, 1), (2, 3), (3, 1), (3, 3), (5, 2)]:
+        in_turns(monkeypatch, steps)
+        net = fb.Network(WIDE, loss="cross_entropy", random_state=0, dtype=dtype)
+        y = np.arange(160) % 5
+        net.fit(X, y, 3, 16, optimizer, shuffle=False, threads=threads, verbose=0)
+        results.append((bits(net), net.history["loss"], net.history["accuracy"]))
+    for result in results[1:]:
+        assert_same(result, results[0])
+
+
+def test_threads_that_change_between_full_batches(monkeypatch):
+    results = []
+    for threads in (1, 2, 3):
+        in_turns(monkeypatch, 1)
+        net = fb.Network([3, 4], random_state=0)
+        rng = np.random.default_rng(2)
+        net.fit(
+            rng.random((3000, 3)), rng.integers(0, 4, 3000), 5, 1100, threads=threads, verbose=0
+        )
+        results.append((bits(net), net.history["loss"]))
+    for result in results[1:]:
+        assert_same(result, results[0])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_a_large_batch_in_chunks(monkeypatch, optimizer, dtype):

@@ -95,6 +95,7 @@ LAYOUT = [
     "sources",
     "evaluation",
     "resumption",
+    "pace",
     "training",
     "fitting",
     "summary",

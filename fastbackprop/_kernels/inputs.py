@@ -118,6 +118,14 @@ def use_all_columns(job, scratch):
 
 
 @kernel
+def forget_columns(job, scratch):
+    """Begin a call: other threads may have taken other steps before it than this one."""
+    use_all_columns(job, scratch)
+    if job.columns != 0:
+        column_list(job, scratch, 0)[WAIT] = 0
+
+
+@kernel
 def leave_zeros_out(job, work, scratch, n, thread, threads):
     """Make what thread ``thread`` of ``threads`` multiplies of the compact batch of ``n`` rows.
 

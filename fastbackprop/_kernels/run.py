@@ -15,17 +15,17 @@ import numpy as np
 
 from fastbackprop._kernels.codes import NONE
 from fastbackprop._kernels.dense import layer_of, own_inputs
-from fastbackprop._kernels.gather import gather_targets
+from fastbackprop._kernels.gather import gather_targets, prefetch_targets
 from fastbackprop._kernels.gradients import add_gradients
 from fastbackprop._kernels.inputs import (
     PIECE_ROWS,
+    forget_columns,
     gather_batch,
     gather_pieces,
     leave_zeros_out,
     lies_ready,
     looks_for_zeros,
     mark_input,
-    use_all_columns,
 )
 from fastbackprop._kernels.jit import entry_point, kernel
 from fastbackprop._kernels.loss import is_fused
@@ -133,6 +133,7 @@ def _batch(job, work, scratch, step, thread, n, begin, total_weight, arrivals):
     """
     head, tail = layer_of(job, 0), layer_of(job, job.n_layers - 1)
     first, last = share(n, 1, job.threads, thread)
+    prefetch_targets(work, tail.n_out, job, first, min(last, first + PIECE_ROWS), begin)
     if job.by_inputs > 0 or job.threads == 1:
         left, right = own_inputs(job, head, work, thread)
         finite = gather_pieces(job, work, step, 0, n, begin, left, right)
@@ -284,7 +285,7 @@ def run(job_address, thread, like):
     work = pointer(job.work, like) + thread * job.work_stride
     scratch = pointer(job.scratch, like) + thread * job.scratch_stride
     mode = flush_subnormals()
-    use_all_columns(job, scratch)
+    forget_columns(job, scratch)
     if job.evaluates != 0:
         _evaluate(job, work, scratch)
     else:
