@@ -218,8 +218,10 @@ class Network(Trainable, Predictor, Exporter):
             Called around each epoch. One may end training by ``net.stop_training = True``.
         threads : int, optional
             How many threads work together. Unless given it is chosen by the work of a step and of
-            an epoch, and is at most the number of cores, or NUMBA_NUM_THREADS where the environment
-            has it. The result does not depend on it.
+            an epoch; in epochs of more than a millisecond, another number is tried now and then,
+            and kept if it is faster. It is at most the number of cores, or NUMBA_NUM_THREADS where
+            the environment has it. The result does not depend on it. Threads that training starts
+            keep to cores of their own, on Linux; that of the caller is left alone.
         verbose : int, default 1
             0 prints nothing. Otherwise a bar, in a terminal or a notebook.
         metrics : sequence of str, Metric or callable, or dict, optional
