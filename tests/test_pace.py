@@ -166,8 +166,15 @@ def choices(sizes, batch, rows, requested=None):
     return threads, division.threads_to_try(threads, requested, plan, batch, rows)
 
 
-def test_what_is_tried(monkeypatch):
+@pytest.fixture
+def two_cores(monkeypatch):
+    """As the model sees them, whatever the vectors of this run."""
     monkeypatch.setattr(division, "available_threads", lambda: 2)
+    monkeypatch.setattr(division, "VECTOR_BITS", 512)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_what_is_tried(monkeypatch):
     assert choices([784, 30, 10], 10, 50_000) == (1, 2)
     assert choices([784, 128, 10], 64, 60_000) == (2, 1)
     assert choices([784, 512, 512, 10], 128, 60_000) == (2, 2)  # long steps need no trial
@@ -182,7 +189,7 @@ def test_what_is_tried(monkeypatch):
 
 
 @pytest.fixture
-def watched(monkeypatch):
+def watched(monkeypatch, two_cores):
     """A training on two cores, whose clock says that a row takes one thread 20 µs, two 10 µs."""
     taken, now = [], [0.0]
 
@@ -196,7 +203,6 @@ def watched(monkeypatch):
             super().run(job, threads)
             now[0] += job.steps_done * 8 * 20e-6 / threads
 
-    monkeypatch.setattr(division, "available_threads", lambda: 2)
     monkeypatch.setattr(training, "Pace", Watched)
     monkeypatch.setattr(training, "Team", Team)
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now[0]))
