@@ -18,7 +18,7 @@ from fastbackprop._kernels.gemm import scratch_bytes
 from fastbackprop._kernels.jit import VECTOR_BITS
 from fastbackprop._kernels.micro import MR, NV
 from fastbackprop._kernels.team import BARRIER_WORDS
-from fastbackprop.cores import spread
+from fastbackprop.cores import spread, unbind
 from fastbackprop.plan import Array, aligned_zeros, leading_dimension
 
 _VECTOR_BYTES = VECTOR_BITS // 8
@@ -123,7 +123,7 @@ def _team_seconds(work: Callable[[int], None], threads: int) -> float:
     begin, end = _counter(), _counter()
 
     def take_part(thread: int) -> float:
-        spread({thread: threading.get_native_id()}, threads, -1)  # as training does
+        unbind(spread({thread: threading.get_native_id()}, threads, -1))  # as training does
         measure.barriers(begin.ctypes.data, threads, 1)
         start = time.perf_counter()
         work(thread)

@@ -220,8 +220,8 @@ class Network(Trainable, Predictor, Exporter):
             How many threads work together. Unless given it is chosen by the work of a step and of
             an epoch; in epochs of more than a millisecond, another number is tried now and then,
             and kept if it is faster. It is at most the number of cores, or NUMBA_NUM_THREADS where
-            the environment has it. The result does not depend on it. Threads that training starts
-            keep to cores of their own, on Linux; that of the caller is left alone.
+            the environment has it. The result does not depend on it. On Linux, threads that
+            training starts wake on cores of their own; that of the caller is left alone.
         verbose : int, default 1
             0 prints nothing. Otherwise a bar, in a terminal or a notebook.
         metrics : sequence of str, Metric or callable, or dict, optional

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from types import TracebackType
 
-from fastbackprop.cores import current_core, spread
+from fastbackprop.cores import current_core, spread, unbind
 from fastbackprop.job import Job, compile_kernels
 
 # Seconds after which the caller's thread looks whether Ctrl-C was pressed, if nothing woke it.
@@ -25,8 +25,8 @@ class _Call:
     thread, who then cannot know whether the last of them took effect.
     """
 
-    def __init__(self, job: Job, numbers: range) -> None:
-        self._job = job
+    def __init__(self, job: Job, numbers: range, cores: set[int]) -> None:
+        self._job, self._cores = job, cores
         self._begun = dict.fromkeys(numbers, False)
         self._ended = dict.fromkeys(numbers, False)
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -38,6 +38,7 @@ class _Call:
             return
         self._begun[number] = True
         try:
+            unbind(self._cores)
             self._job.run(number)
         except BaseException as error:
             self.failure = error
@@ -77,7 +78,6 @@ class Team:
         self._calls: list[queue.SimpleQueue[object]] = []
         self._workers: list[threading.Thread] = []
         self._process = 0
-        self._place: int | None = None  # the caller's core when the workers were given theirs
 
     def __enter__(self) -> Team:
         return self  # `run` begins the threads, so that none is there before the body
@@ -113,7 +113,6 @@ class Team:
     def _gather(self) -> None:
         """Start the workers."""
         self._calls, self._workers, self._process = [], [], os.getpid()
-        self._place = None
         try:
             for number in self._numbers:
                 calls: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -132,17 +131,13 @@ class Team:
             self._process = 0
             raise
 
-    def _spread(self) -> None:
-        """Give each worker cores of its own; where the caller's thread takes part, not its core."""
+    def _spread(self, numbers: range) -> set[int]:
+        """Let workers wake apart from each other and from the caller's thread, if it takes part."""
+        if self.threads == 1 or not numbers:
+            return set()
         place = current_core() if 0 not in self._numbers else -1
-        if place != self._place:
-            self._place = place
-            threads = dict(zip(self._numbers, self._workers, strict=True))
-            spread(
-                {number: worker.native_id for number, worker in threads.items()},
-                self.threads,
-                place,
-            )
+        threads = [worker.native_id for worker in self._workers[: len(numbers)]]
+        return spread(dict(zip(numbers, threads, strict=True)), self.threads, place)
 
     def run(self, job: Job, threads: int | None = None) -> None:
         """Run the job to its last step, by all of the team or by its first ``threads``.
@@ -157,9 +152,7 @@ class Team:
         numbers = self._numbers if threads is None else range(self._numbers.start, threads)
         if numbers and os.getpid() != self._process:  # at first, and after a callback has forked
             self._gather()
-        if numbers:
-            self._spread()
-        call = _Call(job, numbers)
+        call = _Call(job, numbers, self._spread(numbers))
         takes_first = 0 not in self._numbers
 
         def take_part(interrupted: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numba import config
 
 from fastbackprop import cores, team
-from fastbackprop.cores import available_threads, current_core, spread
+from fastbackprop.cores import available_threads, current_core, spread, unbind
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def placed(monkeypatch):
 
 
 def test_threads_are_spread_over_the_cores(placed):
-    spread({0: 100, 1: 101, 2: 102}, 3, -1)
+    assert spread({0: 100, 1: 101, 2: 102}, 3, -1) == set(range(16))
     assert placed == {
         100: [0, 3, 6, 9, 12, 15],
         101: [1, 4, 7, 10, 13],
@@ -128,7 +128,8 @@ def test_workers_keep_away_from_the_callers_core(placed):
 
 
 def test_more_threads_than_cores_are_left_to_the_system(placed):
-    spread(dict(enumerate(range(100, 117))), 17, -1)
+    assert spread(dict(enumerate(range(100, 117))), 17, -1) == set()
+    unbind(set())
     assert placed == {}
 
 
@@ -141,9 +142,9 @@ def test_a_system_that_refuses(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
-    spread({1: 101, 2: None}, 3, 0)
+    unbind(spread({1: 101, 2: None}, 3, 0))
     monkeypatch.delattr(os, "sched_setaffinity")
-    spread({1: 101}, 2, 0)
+    assert spread({1: 101}, 2, 0) == set()
 
 
 def test_a_library_that_does_not_tell_the_core(monkeypatch):
@@ -174,36 +175,43 @@ def test_the_core_of_this_thread(monkeypatch):
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_a_team_leaves_the_callers_thread_where_it_is(monkeypatch, placed, background):
-    """Its workers are spread when they start, and again when the caller has moved."""
+def test_a_team_leaves_the_callers_thread_where_it_is(monkeypatch, background):
+    """Its workers wake apart, from the caller's core, too, and are free once they are awake."""
     place = itertools.cycle([3, 3, 7])
     monkeypatch.setattr(team, "current_core", lambda: next(place))
     monkeypatch.setattr(team, "compile_kernels", lambda dtype: None)
-    names, moved = {}, []
-    spread_them = team.spread
+    caller, bound = threading.get_native_id(), []
 
-    def spread_and_tell(workers, *arguments):
-        names.update({thread.native_id: thread.name for thread in threading.enumerate()})
-        moved.append(arguments)
-        spread_them(workers, *arguments)
+    def bind(thread, own):
+        threads = {each.native_id: each.name for each in threading.enumerate()}
+        bound.append((threads[thread], threading.get_native_id() == caller, set(own)))
 
-    monkeypatch.setattr(team, "spread", spread_and_tell)
+    monkeypatch.setattr(os, "sched_setaffinity", bind, raising=False)
     job = IdleJob()
     with team.Team(3, background=background) as workers:
         workers.run(job, 1)
         assert job.taken == [0]
         names_now = [thread.name for thread in threading.enumerate()]
         assert ("fastbackprop-1" in names_now) == background  # else nobody was needed
+        bound.clear()
         for _ in range(3):
             workers.run(job)
         assert sorted(job.taken) == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
-    first = 0 if background else 1
-    assert [names[thread] for thread in placed] == [f"fastbackprop-{i}" for i in range(first, 3)]
-    assert threading.get_native_id() not in placed
-    assert moved == ([(3, -1)] if background else [(3, 3), (3, 7)])
-    assert [7 in own for own in placed.values()] == (
-        [False, True, False] if background else 2 * [False]
-    )
+    names = [f"fastbackprop-{i}" for i in range(0 if background else 1, 3)]
+    assert [name for name, by_caller, _ in bound if by_caller] == 3 * names
+    assert sorted(name for name, by_caller, _ in bound if not by_caller) == sorted(3 * names)
+    assert all(own == set(range(16)) for _, by_caller, own in bound if not by_caller)
+    first = {name: own for name, by_caller, own in bound[::-1] if by_caller}
+    assert sum(map(len, first.values())) == (16 if background else 10)
+    assert len(set.union(*first.values())) == (16 if background else 10)
+    assert (3 in set.union(*first.values())) == background
+
+
+def test_a_team_of_one_goes_where_it_likes(monkeypatch, placed):
+    monkeypatch.setattr(team, "compile_kernels", lambda dtype: None)
+    with team.Team(1) as workers:
+        workers.run(IdleJob())
+    assert placed == {}
 
 
 class IdleJob:
