@@ -45,7 +45,7 @@ from fastbackprop.schedules import (
     StepDecay,
     Warmup,
 )
-from fastbackprop.training import DivergenceError
+from fastbackprop.steps import DivergenceError
 
 __all__ = [
     "SGD",

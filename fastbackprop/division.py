@@ -77,8 +77,10 @@ def layers_by_inputs(plan: Plan, rows: int, threads: int) -> int:
 
 
 # Batches that are cut into chunks, and the most bytes that the gradients of all chunks may take.
+# With eight, two threads took 236 µs for a step of 4-32-16-4 or, as soon as one of them was a
+# quarter slower than the other, 295: five chunks by one, three by the other.
 _CHUNKED_ROWS = 1024
-_CHUNKS = 8
+_CHUNKS = 16, 8
 _CHUNKED_BYTES = 512 * 1024
 
 
@@ -87,11 +89,11 @@ def chunks_of(plan: Plan, rows: int) -> int:
 
     It decides the order of sums, so it must not depend on the number of threads.
     """
-    if rows < _CHUNKED_ROWS:
-        return 0
-    small = _CHUNKS * plan.size * plan.dtype.itemsize <= _CHUNKED_BYTES
     drops = any(stage.dropout > 0.0 for stage in plan.stages)  # masks count rows of a whole batch
-    return _CHUNKS if small and not drops else 0
+    if rows < _CHUNKED_ROWS or drops:
+        return 0
+    n_bytes = plan.size * plan.dtype.itemsize
+    return next((chunks for chunks in _CHUNKS if chunks * n_bytes <= _CHUNKED_BYTES), 0)
 
 
 # Ctrl-C waits for a call that is made in the caller's thread, and for an update that has begun. So

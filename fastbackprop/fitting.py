@@ -15,12 +15,13 @@ from fastbackprop import optimizers
 from fastbackprop.callbacks import Callback
 from fastbackprop.class_weight import ClassWeight, checked_class_weight, weighted
 from fastbackprop.data import TrainingData, checked_data, checked_inputs
+from fastbackprop.epochs import TRAINING_LOGS
 from fastbackprop.metrics import Metric
 from fastbackprop.plan import Array, Plan
 from fastbackprop.shards import Shards
 from fastbackprop.sources import ArraySource, BatchSource, Check, ShardSource, Source, named
 from fastbackprop.specs import checked_size
-from fastbackprop.training import TRAINING_LOGS, Recipe
+from fastbackprop.training import Recipe
 
 # A bound that no machine's cores reach in a dense network, below what a system starts readily.
 _MOST_THREADS = 256

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 
@@ -38,12 +39,7 @@ class History(Mapping[str, list[float]]):
         logs : mapping from str to float
             What was measured.
         """
-        for name in logs:
-            if name not in self._columns:
-                self._columns[name] = [float("nan")] * len(self.epoch)
-        self.epoch.append(epoch)
-        for name, column in self._columns.items():
-            column.append(float(logs.get(name, float("nan"))))
+        self.append_several([epoch], {name: [value] for name, value in logs.items()})
 
     def extend(self, other: History) -> None:
         """Add all epochs of another.
@@ -53,8 +49,36 @@ class History(Mapping[str, list[float]]):
         other : History
             It stays as it is.
         """
-        for row, epoch in enumerate(other.epoch):
-            self.append(epoch, {name: column[row] for name, column in other.items()})
+        self.append_several(other.epoch, other)
+
+    def append_several(self, epochs: Sequence[int], logs: Mapping[str, Sequence[float]]) -> None:
+        """Add some epochs; a name that they or earlier ones lack is NaN there.
+
+        Parameters
+        ----------
+        epochs : sequence of int
+            Their numbers, from 0.
+        logs : mapping from str to sequence of float
+            What was measured in each.
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append_several(range(2), {"loss": [0.5, 0.25]})
+        >>> history["loss"], history.epoch
+        ([0.5, 0.25], [0, 1])
+        """
+        for name in logs:
+            if name not in self._columns:
+                self._columns[name] = [math.nan] * len(self.epoch)
+        self.epoch.extend(epochs)
+        for name, column in self._columns.items():
+            column.extend(map(float, logs[name]) if name in logs else [math.nan] * len(epochs))
+
+    @property
+    def last(self) -> dict[str, float]:
+        """What was measured in the last epoch; empty where there is none."""
+        return {name: column[-1] for name, column in self._columns.items()}
 
     def __getitem__(self, name: str) -> list[float]:
         try:
@@ -72,7 +96,7 @@ class History(Mapping[str, list[float]]):
     def __repr__(self) -> str:
         if not self.epoch:
             return "<History: no epochs>"
-        last = ", ".join(f"{name} {column[-1]:.4g}" for name, column in self._columns.items())
+        last = ", ".join(f"{name} {value:.4g}" for name, value in self.last.items())
         return f"<History: {len(self.epoch)} epochs; the last: {last}>"
 
     def _repr_html_(self) -> str:

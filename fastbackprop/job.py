@@ -19,7 +19,7 @@ from fastbackprop._kernels.records import (
     STOP_STEPS_DONE,
     STOP_WORDS,
 )
-from fastbackprop._kernels.run import BLOCK_ROWS, run
+from fastbackprop._kernels.run import CHUNK_BLOCK_ROWS, run
 from fastbackprop._kernels.signals import signals_held
 from fastbackprop._kernels.team import BARRIER_OPEN, BARRIER_WORDS, SPINS_ALONE, SPINS_SHARED
 from fastbackprop.cores import available_threads
@@ -132,7 +132,7 @@ class Job:
         self.set(stores=stores)
         if chunks:
             self.point(gradients=aligned_zeros(chunks * plan.size, plan.dtype))
-            self.reserve(plan, min(rows, BLOCK_ROWS), threads, shared=False)
+            self.reserve(plan, min(rows, CHUNK_BLOCK_ROWS), threads, shared=False)
         else:
             if stores:
                 self.point(gradients=plan.zeros())

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from fastbackprop import activations, construction, losses, optimizers, storage, training
+from fastbackprop import (
+    activations,
+    construction,
+    losses,
+    optimizers,
+    single_step,
+    storage,
+    training,
+)
 from fastbackprop.activations import Activation
 from fastbackprop.callbacks import Callback
 from fastbackprop.exchange.exporters import Exporter
@@ -211,16 +219,16 @@ class Network(Trainable, Predictor, Exporter):
             looked at, before training, the others as they come.
         shuffle : bool or array of int, (n,), default True
             Whether rows are taken in a new random order in each epoch; or the order itself. Batches
-            of an iterable come in its own order.
+            of an iterable come in its own order, and a batch of all rows is taken as it is.
         sample_weight : array_like, (n,), optional
             The loss of a batch is Σ wᵢ ℓᵢ / Σ wᵢ: 0 leaves a row out, 2 counts it twice.
         callbacks : sequence of Callback
             Called around each epoch. One may end training by ``net.stop_training = True``.
         threads : int, optional
             How many threads work together. Unless given it is chosen by the work of a step and of
-            an epoch; in epochs of more than a millisecond, another number is tried now and then,
-            and kept if it is faster. It is at most the number of cores, or NUMBA_NUM_THREADS where
-            the environment has it. The result does not depend on it. On Linux, threads that
+            an epoch; in a training of more than some milliseconds, another number is tried now and
+            then, and kept if it is faster. It is at most the number of cores, or NUMBA_NUM_THREADS
+            where the environment has it. The result does not depend on it. On Linux, threads that
             training starts wake on cores of their own; that of the caller is left alone.
         verbose : int, default 1
             0 prints nothing. Otherwise a bar, in a terminal or a notebook.
@@ -359,7 +367,7 @@ class Network(Trainable, Predictor, Exporter):
         data = self._data(X, y, sample_weight)
         chosen = optimizers.get(optimizer)
         with self._exclusive():
-            return training.step(self._state, data, chosen)
+            return single_step.step(self._state, data, chosen)
 
     def __repr__(self) -> str:
         if all(isinstance(layer, Dense) for layer in self._layers):

@@ -15,8 +15,8 @@ class Silent:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def advance(self, logs: Mapping[str, float]) -> None:
-        """Show that an epoch was completed, and what was measured."""
+    def advance(self, logs: Mapping[str, float], epochs: int = 1) -> None:
+        """Show that epochs were completed, and what was measured in the last of them."""
 
 
 class _Bar(Silent):
@@ -28,14 +28,14 @@ class _Bar(Silent):
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def advance(self, logs: Mapping[str, float]) -> None:
+    def advance(self, logs: Mapping[str, float], epochs: int = 1) -> None:
         text = {
             name: f"{value:.4f}"
             for name, value in logs.items()
             if name in ("loss", "accuracy") or name.startswith("val_")
         }
         self._bar.set_postfix(text, refresh=False)
-        self._bar.update()
+        self._bar.update(epochs)
 
 
 def progress(epochs: int, verbose: int, done: int = 0) -> Silent:

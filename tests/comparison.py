@@ -144,9 +144,14 @@ def bits(net):
     return theta.view(f"u{theta.itemsize}")
 
 
-def epoch_order(net, epoch, n):
+def epoch_order(net, epoch, n, batch):
     """Return the order of rows that shuffle=True takes in an epoch."""
-    return np.random.default_rng([net._state.seed, epoch]).permutation(n)
+    if batch >= n:
+        return np.arange(n)
+    if n > 512:
+        return np.random.default_rng([net._state.seed, epoch]).permutation(n)
+    series = np.random.default_rng([net._state.seed, epoch // 64])
+    return series.permuted(np.tile(np.arange(n), (64, 1)), axis=1)[epoch % 64]
 
 
 def dropout_masks(net, epoch, step, n):

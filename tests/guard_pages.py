@@ -36,7 +36,7 @@ import numpy as np
 from comparison import ELEMENTWISE, LOSSES, OUTPUTS, make_targets
 
 import fastbackprop as fb
-from fastbackprop import inference, team, training
+from fastbackprop import epochs, inference, team
 from fastbackprop._kernels.columns import WAIT
 from fastbackprop.job import _WORDS, Job
 
@@ -312,12 +312,12 @@ def as_many_layers_by_inputs_as_can_be(plan, rows, threads):
 def main(side, n_cases):
     if side != "nowhere":
         guard(side)
-    by_speed = training.layers_by_inputs
+    by_speed = epochs.layers_by_inputs
     digest = hashlib.sha256()
     for seed in range(int(n_cases)):
         inference._STAGED_BYTES = (64 * 1024, 0)[seed % 2]  # none, so that few rows stay in place
         by_inputs = as_many_layers_by_inputs_as_can_be if seed % 3 else by_speed
-        training.layers_by_inputs = by_inputs
+        epochs.layers_by_inputs = by_inputs
         print(seed, end=" ", file=sys.stderr, flush=True)
         rng = np.random.default_rng(seed)
         results = (

@@ -1,14 +1,34 @@
 """Interrupts at any line of training: what Ctrl-C raises, where the scripts of tests want it."""
 
+import os
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
-from fastbackprop import resumption, spare, state, storage, team, training
+from fastbackprop import epochs, resumption, spare, state, steps, storage, team, training
 
-FILES = tuple(module.__file__ for module in (team, training))
+FOLDERS = Path(epochs.__file__).parents[1], Path(__file__).parent  # where scripts find modules
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, FOLDERS))}
+
+FILES = tuple(module.__file__ for module in (team, steps, epochs, training))
 FILES_OF_STATE = tuple(module.__file__ for module in (state, spare))
 FILES_OF_RESUMPTION = tuple(module.__file__ for module in (resumption, state, storage))
+
+
+def run(script, *arguments):
+    """What a script prints; it must end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
 
 
 def what_goes_on(net):

@@ -163,7 +163,7 @@ def test_both_ways_to_divide_a_step(monkeypatch, optimizer, dtype):
     results = []
     for threads, by_inputs in [(1, 0)] + [(t, b) for t in (2, 3, 5) for b in (0, 1, 2)]:
         monkeypatch.setattr(
-            "fastbackprop.training.layers_by_inputs", lambda *_, choice=by_inputs: choice
+            "fastbackprop.epochs.layers_by_inputs", lambda *_, choice=by_inputs: choice
         )
         net = fb.Network(WIDE, loss="cross_entropy", random_state=0, dtype=dtype)
         net.fit(X, np.arange(50) % 5, 2, 32, optimizer, threads=threads, verbose=0)
@@ -179,7 +179,7 @@ def in_turns(monkeypatch, steps):
     def next_steps(pace, left, batch):
         return (1, pace.most)[next(turns) % 2], min(left, steps)
 
-    monkeypatch.setattr("fastbackprop.training.Pace.next", next_steps)
+    monkeypatch.setattr("fastbackprop.epochs.Pace.next", next_steps)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -256,7 +256,7 @@ def test_a_bad_row_stops_both_ways_before_the_step(monkeypatch, layers):
     X[40, -1] = np.nan
     for by_inputs in (0, 1):
         monkeypatch.setattr(
-            "fastbackprop.training.layers_by_inputs", lambda *_, choice=by_inputs: choice
+            "fastbackprop.epochs.layers_by_inputs", lambda *_, choice=by_inputs: choice
         )
         for threads in (2, 3):
             net = fb.Network(layers, random_state=0)

@@ -8,7 +8,8 @@ import pytest
 from comparison import ELEMENTWISE, KINKED, LOSSES, bits, make_targets
 
 import fastbackprop as fb
-from fastbackprop import training
+from fastbackprop import single_step
+from fastbackprop.epochs import Epochs
 from fastbackprop.gradcheck import Verdict, comparisons, worst_errors
 from fastbackprop.probe import Probe
 
@@ -90,7 +91,7 @@ def test_a_product_in_several_blocks():
 
 @pytest.mark.parametrize("by_inputs", [0, 1, 2])
 def test_both_ways_to_divide_a_step_of_training(by_inputs, monkeypatch):
-    monkeypatch.setattr("fastbackprop.training.layers_by_inputs", lambda *_: by_inputs)
+    monkeypatch.setattr("fastbackprop.epochs.layers_by_inputs", lambda *_: by_inputs)
     net = fb.Network([300, 270, 33, 5], "gelu", "cross_entropy", random_state=0)
     report = fb.check_gradients(net, *data_for(net, 17), max_per_tensor=20)
     report.raise_for_failure()
@@ -262,7 +263,7 @@ class TestWrongGradients:
 
     def test_of_training_only(self, monkeypatch):
         net = fb.Network([4, 5, 3], "tanh", random_state=0, dtype="float64")
-        step = training.step
+        step = single_step.step
 
         def wrong(state, data, optimizer):
             before = state.params.copy()
@@ -271,7 +272,7 @@ class TestWrongGradients:
             own[2, 1] += 1e-5 * (own[2, 1] - old[2, 1])
             return loss
 
-        monkeypatch.setattr(training, "step", wrong)
+        monkeypatch.setattr(comparisons, "step", wrong)
         report = fb.check_gradients(net, *data_for(net, 6))
         assert not report.ok
         assert count(report, "pass") == len(report.entries)
@@ -281,7 +282,7 @@ class TestWrongGradients:
 
     def test_of_a_second_step_only(self, monkeypatch):
         net = fb.Network([4, 5, 3], "tanh", random_state=0, dtype="float64")
-        run = training.Epochs.run
+        run = Epochs.run
 
         def wrong(epochs):
             before = epochs._state.params.copy()
@@ -289,7 +290,7 @@ class TestWrongGradients:
             epochs._state.params[...] += 1e-4 * (epochs._state.params - before)
             return logs
 
-        monkeypatch.setattr(training.Epochs, "run", wrong)
+        monkeypatch.setattr(Epochs, "run", wrong)
         report = fb.check_gradients(net, *data_for(net, 6))
         wrong = [comparison.what for comparison in report.comparisons if not comparison.ok]
         assert wrong == ["training epoch (two steps)"]

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import subprocess
 import sys
 import textwrap
 import threading
@@ -12,27 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comparison import bits
+from interruption import run
 
 import fastbackprop as fb
-from fastbackprop import data, division, job, probe, team, training
+from fastbackprop import data, division, epochs, job, probe, team
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
-FOLDERS = Path(fb.__file__).parents[1], Path(__file__).parent  # where scripts find modules
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, FOLDERS))}
-
-
-def run(script, *arguments):
-    """What a script prints; it must end well."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=ENVIRONMENT,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
 
 
 # ------------------------------------------------------------------------------ long updates
@@ -94,10 +78,10 @@ AT_RANDOM = textwrap.dedent(
     import numpy as np
 
     import fastbackprop as fb
-    from fastbackprop import job, training
+    from fastbackprop import epochs, job
 
     background, stores, threads, batch = map(int, sys.argv[1:5])
-    training.is_long = lambda plan, rows: bool(background)
+    epochs.is_long = lambda plan, rows: bool(background)
     if stores:
         job.has_long_updates = lambda plan, rows: True
     rng = np.random.default_rng(0)
@@ -241,10 +225,10 @@ AT_EACH_LINE = textwrap.dedent(
     from interruption import InterruptAt
 
     import fastbackprop as fb
-    from fastbackprop import training
+    from fastbackprop import epochs
 
     background = int(sys.argv[1])
-    training.is_long = lambda plan, rows: bool(background)
+    epochs.is_long = lambda plan, rows: bool(background)
     start = fb.Network([3, 40, 2], loss="cross_entropy", random_state=0)
     X, y = np.eye(3), np.array([0, 1, 1])
     sgd = fb.SGD(0.1)
@@ -290,10 +274,10 @@ TWICE = textwrap.dedent(
     from interruption import InterruptAt, wait_for_threads
 
     import fastbackprop as fb
-    from fastbackprop import training
+    from fastbackprop import epochs
 
     background = int(sys.argv[1])
-    training.is_long = lambda plan, rows: bool(background)
+    epochs.is_long = lambda plan, rows: bool(background)
     net = fb.Network([3, 40, 2], loss="cross_entropy", random_state=0)
     X, y = np.eye(3), np.array([0, 1, 1])
     net.fit(X, y, 1, threads=2, verbose=0)
@@ -553,7 +537,7 @@ def test_a_training_that_never_began_leaves_the_former_optimizer_as_it_was(
     twin = copy.deepcopy(net)
     callbacks = []
     if end == "memory":
-        monkeypatch.setattr(training, "Spare", Raise("Spare").Spare)
+        monkeypatch.setattr(epochs, "Spare", Raise("Spare").Spare)
     else:
         callbacks = [Raise(end)]
     with pytest.raises(LookupError):
@@ -578,7 +562,7 @@ def lines_of(function):
 @pytest.mark.parametrize("background", [False, True])
 def test_an_exception_while_another_is_handled(background, monkeypatch):
     """Two signals at once: at any line where a team works, and where it is asked to stop."""
-    monkeypatch.setattr(training, "is_long", lambda plan, rows: background)
+    monkeypatch.setattr(epochs, "is_long", lambda plan, rows: background)
     X, y = np.eye(3), np.array([0, 1, 1])
     start = fb.Network([3, 40, 2], loss="cross_entropy", random_state=0)
     start.fit(X, y, 1, threads=2, verbose=0)  # compiles
@@ -620,7 +604,7 @@ def test_an_exception_while_another_is_handled(background, monkeypatch):
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_share_that_fails_ends_the_step(number, sizes, background, monkeypatch):
     """However often it would fail, and wherever the other threads wait for it."""
-    monkeypatch.setattr(training, "is_long", lambda plan, rows: background)
+    monkeypatch.setattr(epochs, "is_long", lambda plan, rows: background)
     X, y = np.ones((6, sizes[0]), np.float32), np.array([0, 1, 1] * 2)
     net = fb.Network(sizes, loss="cross_entropy", random_state=0)
     net.fit(X, y, 1, 2, threads=3, verbose=0)

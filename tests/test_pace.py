@@ -9,7 +9,7 @@ import pytest
 from comparison import bits
 
 import fastbackprop as fb
-from fastbackprop import division, training
+from fastbackprop import division, epochs
 from fastbackprop.pace import Pace
 
 
@@ -198,14 +198,14 @@ def watched(monkeypatch, two_cores):
             super().note(threads, rows, seconds)
             taken.append((self, threads, rows))
 
-    class Team(training.Team):
+    class Team(epochs.Team):
         def run(self, job, threads=None):
             super().run(job, threads)
             now[0] += job.steps_done * 8 * 20e-6 / threads
 
-    monkeypatch.setattr(training, "Pace", Watched)
-    monkeypatch.setattr(training, "Team", Team)
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(epochs, "Pace", Watched)
+    monkeypatch.setattr(epochs, "Team", Team)
+    monkeypatch.setattr(epochs, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     return taken
 
 

@@ -166,7 +166,7 @@ def trained(twin, net, X, y, weights, epochs, batch_size, optimizer):
     same, n = reference_optimizer(optimizer), len(X)
     losses = []
     for epoch in range(epochs):
-        order = epoch_order(net, epoch, n)
+        order = epoch_order(net, epoch, n, batch_size)
         total = share = 0.0
         for step, start in enumerate(range(0, n, batch_size)):
             rows = order[start : start + batch_size]

@@ -90,7 +90,7 @@ def assert_same_parameters(net, twin, tolerance=1e-10):
 def test_fit(optimizer):
     net, X, y = problem()
     twin = reference_of(net)
-    orders = [epoch_order(net, epoch, N) for epoch in range(4)]
+    orders = [epoch_order(net, epoch, N, 5) for epoch in range(4)]
     history = net.fit(X, y, epochs=4, batch_size=5, optimizer=optimizer, verbose=0)
     epochs = [in_batches(X, y, order, 5) for order in orders]
     losses = twin.train(epochs, reference_optimizer(optimizer))
@@ -203,7 +203,7 @@ def test_each_epoch_has_its_own_order_over_all_calls():
     for epochs in (1, 2, 1):
         net.fit(X, y, epochs=epochs, batch_size=5, optimizer="adam", verbose=0)
     np.testing.assert_array_equal(bits(net), bits(together))
-    orders = {tuple(epoch_order(net, epoch, N)) for epoch in range(4)}
+    orders = {tuple(epoch_order(net, epoch, N, 5)) for epoch in range(4)}
     assert len(orders) == 4
     assert all(sorted(order) == list(range(N)) for order in orders)
 
@@ -511,7 +511,7 @@ def test_dropout_masks_forward_and_backward(threads, dtype):
     # With seed 1 a bias is 1e-6 off in float32: large terms cancel, ten times as large by dropout.
     net, X, y = problem(layers=DROPOUT, dtype=dtype, seed=2)
     twin, same = reference_of(net), reference_optimizer(fb.SGD(0.1))
-    orders = [epoch_order(net, epoch, N) for epoch in (0, 1)]
+    orders = [epoch_order(net, epoch, N, 5) for epoch in (0, 1)]
     history = net.fit(X, y, 2, 5, fb.SGD(0.1), threads=threads, verbose=0)
     losses = np.zeros(2)
     for epoch, order in enumerate(orders):

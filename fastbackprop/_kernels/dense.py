@@ -23,7 +23,7 @@ from fastbackprop._kernels.dropout import dropout, dropout_backward, dropout_key
 from fastbackprop._kernels.gemm import gemm, gemm_transposed
 from fastbackprop._kernels.jit import kernel
 from fastbackprop._kernels.narrow import is_long_and_narrow, narrow_gemm
-from fastbackprop._kernels.records import LAYER, layer_at
+from fastbackprop._kernels.records import LAYER, epoch_of, layer_at
 from fastbackprop._kernels.simd import address_of, itemsize, lanes, load, pointer, store
 from fastbackprop._kernels.team import share
 
@@ -87,7 +87,8 @@ def finish_input(job, index, work, step, first, last, left, right):
     width = min(right, layer.n_in)
     if _drops(job, index):
         source = x if index == 0 else work + layer_of(job, index - 1).a
-        key = dropout_key(job.seed, job.epoch, step, index)
+        epoch, number = epoch_of(job, step)
+        key = dropout_key(job.seed, job.epoch + epoch, number, index)
         keep_below, keep_scale = layer.keep_below, layer.keep_scale
         dropout(x, source, layer.ld_x, first, last, left, width, key, keep_below, keep_scale)
     if right > layer.n_in:

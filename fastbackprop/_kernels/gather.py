@@ -85,10 +85,11 @@ def _gather_dense_rows(vector_at, out, ld_out, left, right, job, first, last, be
     # would make every vector wait four for the one before.
     seen = as_bits(zero)
     distance = max(1, _AHEAD_BYTES // max(1, width * size))
+    end = (begin // job.n + 1) * job.n  # of the epoch in whose order ``begin`` is
     for i in range(first, last):
         row = order[begin + i] if has_order else begin + i
         source, place = x + row * x_row, out + (i * ld_out + left)
-        following = min(begin + i + distance, job.n - 1)
+        following = min(begin + i + distance, end - 1)
         ahead = x + (order[following] if has_order else following) * x_row
         for j in range(0, whole, lanes(out)):
             prefetch(ahead + j * size)

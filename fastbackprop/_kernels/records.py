@@ -13,6 +13,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np import numpy_support
 
+from fastbackprop._kernels.jit import kernel
+
 _I, _F = np.int64, np.float64
 
 LAYER = np.dtype(
@@ -66,19 +68,20 @@ JOB = np.dtype(
         ("labels", _I),  # int64, one a row; or 0
         ("targets", _I),  # rows of n_out floats; or 0
         ("weights", _I),  # float64, one a row; or 0
-        ("order", _I),  # int64 row numbers; or 0 for 0, 1, 2, ...
+        ("order", _I),  # int64 row numbers, n for each epoch; or 0 for 0, 1, 2, ...
         ("n", _I),
         ("batch", _I),
         ("evaluates", _I),  # whether rows only go forward, in blocks; else there are steps
         # which steps, and what becomes of their gradients
         ("first", _I),
         ("last", _I),
+        ("epoch_steps", _I),  # of which each epoch has so many; 0 where all are of one
         ("training", _I),  # whether dropout is active
         ("seed", _I),
-        ("epoch", _I),
+        ("epoch", _I),  # that of step 0
         ("update", _I),
-        ("rates", _I),  # float64, the learning rate of each step of the epoch
-        ("steps_before", _I),  # optimizer steps done before the first step of this epoch
+        ("rates", _I),  # float64, the learning rate of each step
+        ("steps_before", _I),  # optimizer steps done before step 0
         ("momentum", _F),
         ("dampening", _F),
         ("nesterov", _F),
@@ -113,7 +116,7 @@ JOB = np.dtype(
         ("outputs", _I),  # (n, n_out) contiguous; or 0
         ("input_gradients", _I),  # (n, n_in), rows of the first layer's ld_x; or 0
         ("row_loss", _I),  # float64, one a row of the batch (training) or of the data (evaluation)
-        ("row_score", _I),
+        ("row_score", _I),  # the same; as it is where there is no score
         ("step_loss", _I),  # float64, one a step: sums, not means
         ("step_score", _I),
         ("step_weight", _I),
@@ -173,3 +176,11 @@ def _record_at(record: Any) -> Any:
 
 job_at = _record_at(_JOB_TYPE)
 layer_at = _record_at(_LAYER_TYPE)
+
+
+@kernel
+def epoch_of(job, step):
+    """The epoch that a step is in, counted from that of step 0, and the step's number there."""
+    if job.epoch_steps == 0:
+        return 0, step
+    return step // job.epoch_steps, step % job.epoch_steps

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastbackprop import training
 from fastbackprop.data import Targets, TrainingData
+from fastbackprop.epochs import Epochs
 from fastbackprop.gradcheck.differences import EPS
 from fastbackprop.gradcheck.points import EPOCH, NetworkPoint, sides, state_of
 from fastbackprop.gradcheck.report import Comparison
@@ -18,8 +18,10 @@ from fastbackprop.gradcheck.verdicts import relative_error
 from fastbackprop.optimizers import SGD
 from fastbackprop.plan import Array, Plan
 from fastbackprop.probe import Probe
+from fastbackprop.single_step import step
 from fastbackprop.sources import ArraySource
 from fastbackprop.state import State
+from fastbackprop.steps import DivergenceError
 
 # Each takes its gradient from the kernels another way: added to the parameters in registers, row by
 # row through the optimizer, and stored for the norm first.
@@ -50,8 +52,8 @@ def training_step(point: NetworkPoint, way: str, rtol: float) -> Comparison:
     copy = point.copy()
     before = copy.params.copy()
     optimizer = _STEPS[way]
-    with suppress(training.DivergenceError):  # then nothing moves, which is an error of 100 %
-        training.step(copy, point.data, optimizer)
+    with suppress(DivergenceError):  # then nothing moves, which is an error of 100 %
+        step(copy, point.data, optimizer)
     expected = point.gradient + optimizer.weight_decay * before
     return _compared(
         f"training step ({way})",
@@ -78,10 +80,9 @@ def two_steps(point: NetworkPoint, rtol: float) -> Comparison:
     )
     optimizer = SGD(_SHORT)
     source = ArraySource(twice, len(data.X), shuffle=False)
-    recipe = training.Recipe(1, optimizer, threads=2)
-    with suppress(training.DivergenceError):
-        training.step(between, data, optimizer)
-        epochs = training.Epochs(after, source, recipe)
+    with suppress(DivergenceError):
+        step(between, data, optimizer)
+        epochs = Epochs(after, source, optimizer, threads=2)
         with epochs.team:
             epochs.run()
     moved = (point.state.params - after.params) / _SHORT

@@ -14,8 +14,8 @@ from fastbackprop.plan import Array
 from fastbackprop.probe import point_at
 from fastbackprop.sklearn.objective import Objective
 from fastbackprop.state import State
+from fastbackprop.steps import reserve_steps, take_steps, training_job
 from fastbackprop.team import Team
-from fastbackprop.training import reserve_steps, take_steps, training_job
 
 
 @dataclass
