@@ -1,5 +1,6 @@
 """What the compiler of kernels leaves out, and that Numba has it under the names used there."""
 
+import gc
 import operator
 
 import numba
@@ -10,7 +11,7 @@ from numba.core import errors, types
 from numba.core.compiler import DefaultPassBuilder, Flags, StateDict
 
 from fastbackprop._kernels import compiler
-from fastbackprop._kernels.jit import kernel
+from fastbackprop._kernels.jit import kernel, kernel_by_type
 
 
 @kernel
@@ -168,3 +169,37 @@ def test_what_needs_a_pass_that_is_left_out_is_an_error(function):
 
     with pytest.raises(errors.NumbaError):
         call(5)
+
+
+@pytest.mark.parametrize("thresholds", [(700, 10, 10), (0, 5, 5)])
+def test_garbage_is_collected_as_before_after_a_compilation(thresholds):
+    seen = []
+
+    @kernel_by_type
+    def watched(kind):
+        seen.append(gc.get_threshold())
+        return doubled
+
+    @kernel
+    def doubled(n):
+        return 2 * n
+
+    def call(n):
+        return watched(n)
+
+    def fail(n):
+        return watched(n) + "what a kernel cannot add"
+
+    entry = numba.njit(pipeline_class=compiler.EntryCompiler)
+    before = gc.get_threshold()
+    gc.set_threshold(*thresholds)
+    try:
+        assert entry(call)(21) == 42
+        assert gc.get_threshold() == thresholds
+        with pytest.raises(errors.TypingError):
+            entry(fail)(21)
+        assert gc.get_threshold() == thresholds
+    finally:
+        gc.set_threshold(*before)
+    expected = thresholds if thresholds[0] == 0 else compiler._COLLECTIONS
+    assert set(seen) == {expected}
