@@ -45,6 +45,10 @@ TRAINING_LOGS = ("loss", "accuracy", "learning_rate", "seconds", "rows_per_secon
 # epochs of four rows took 0.36 s, of which the steps were 0.01.
 _TOGETHER_SECONDS = 0.01
 
+# Larger networks take them one by one: copies of the optimizer's arrays, to go back to, would take
+# as long and as much memory as they save.
+_TOGETHER_BYTES = 1024 * 1024
+
 
 class _Totals:
     """Sums over the steps of each of some epochs."""
@@ -107,7 +111,7 @@ class Epochs:
         plan, batch, rows = state.plan, source.batch, source.batch * source.steps
         self._arrays = source if isinstance(source, ArraySource) else None
         self._most_together = 1
-        if self._arrays is not None:
+        if self._arrays is not None and state.params.nbytes <= _TOGETHER_BYTES:
             self._most_together = max(1, min(most_together, short_rows(plan) // rows))
         self._epoch_seconds = _TOGETHER_SECONDS  # of the last one; as long as that until then
         call_rows = rows * self._most_together

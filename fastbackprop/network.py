@@ -223,7 +223,8 @@ class Network(Trainable, Predictor, Exporter):
         sample_weight : array_like, (n,), optional
             The loss of a batch is Σ wᵢ ℓᵢ / Σ wᵢ: 0 leaves a row out, 2 counts it twice.
         callbacks : sequence of Callback
-            Called around each epoch. One may end training by ``net.stop_training = True``.
+            Called around each epoch. One may end training by ``net.stop_training = True``. Without
+            any, and without validation, short epochs are taken together, 10 ms of them at a time.
         threads : int, optional
             How many threads work together. Unless given it is chosen by the work of a step and of
             an epoch; in a training of more than some milliseconds, another number is tried now and

@@ -133,7 +133,9 @@ class ArraySource(Source):
             orders = [self._shuffle] * epochs
         elif self._shuffle and self.steps > 1:
             orders = [self._order(seed, epoch + i) for i in range(epochs)]
-        order = np.concatenate(orders) if orders else None
+        order = None
+        if orders:
+            order = orders[0] if epochs == 1 else np.concatenate(orders)
         return Part(self._data, self.batch, order, epochs=epochs)
 
     def _order(self, seed: int, epoch: int) -> Array:

@@ -10,8 +10,11 @@ from interruption import run
 
 import fastbackprop as fb
 from fastbackprop import epochs, job
+from fastbackprop._kernels.records import SCORE_NONE
+from fastbackprop.data import Targets, TrainingData
 from fastbackprop.epochs import Epochs
 from fastbackprop.schedules import CosineDecay
+from fastbackprop.sources import ArraySource
 
 CASES = {
     "few rows": {},
@@ -122,6 +125,16 @@ def test_they_are_no_longer_than_ctrl_c_may_wait(calls, monkeypatch):
     assert calls == [8 * k for k in (1, 4, 4, 1)]
 
 
+def test_those_of_a_large_network_end_one_by_one(calls, monkeypatch):
+    net, fit = fit_of(threads=1)
+    monkeypatch.setattr(epochs, "_TOGETHER_BYTES", net._state.params.nbytes - 1)
+    fit(net, 3)
+    assert calls == [8] * 3
+    monkeypatch.setattr(epochs, "_TOGETHER_BYTES", net._state.params.nbytes)
+    fit(net, 3)
+    assert calls[3:] == [8, 16]
+
+
 def test_those_that_diverge_end_as_one_by_one(calls):
     # The rate grows until the loss, which is squared, is infinite: in the middle of an epoch.
     def rate(step):
@@ -160,6 +173,14 @@ def test_a_schedule_that_fails_leaves_the_epochs_before(calls):
     assert nets[0].history.epoch == nets[1].history.epoch == list(range(12))
     np.testing.assert_array_equal(bits(nets[0]), bits(nets[1]))
     assert nets[0]._state.steps == nets[1]._state.steps == 12 * 8
+
+
+def test_the_order_of_one_epoch_is_not_copied():
+    data = TrainingData(np.zeros((37, 5)), Targets(None, np.zeros((37, 3)), SCORE_NONE), None)
+    order = np.arange(37)
+    source = ArraySource(data, 5, order)
+    assert source.together(0, 0, 1).order is order
+    np.testing.assert_array_equal(source.together(0, 0, 3).order, np.tile(order, 3))
 
 
 def test_the_bar_counts_all_of_them(calls, capsys, monkeypatch):
