@@ -45,7 +45,7 @@ from fastbackprop.schedules import (
     StepDecay,
     Warmup,
 )
-from fastbackprop.steps import DivergenceError
+from fastbackprop.stepping import DivergenceError
 
 __all__ = [
     "SGD",

@@ -27,7 +27,7 @@ from fastbackprop.probe import point_at
 from fastbackprop.sources import ArraySource, Part, Source, named
 from fastbackprop.spare import Spare
 from fastbackprop.state import Former, State
-from fastbackprop.steps import (
+from fastbackprop.stepping import (
     SUMS,
     DivergenceError,
     go_back,
@@ -40,9 +40,9 @@ from fastbackprop.team import Team
 TRAINING_LOGS = ("loss", "accuracy", "learning_rate", "seconds", "rows_per_second")
 """What the logs of an epoch hold without validation data; accuracy only where there are classes."""
 
-# How long epochs last that are taken in one call: Ctrl-C may have to wait for it. To begin a call,
-# and an epoch, takes 20 µs, and as long again with a team of two, which has to be woken: 10,000
-# epochs of four rows took 0.36 s, of which the steps were 0.01.
+# How long a call may last that takes several epochs: Ctrl-C may have to wait for its end. What
+# begins and ends an epoch takes 36 µs, and 50 more with a team of two, which has to be woken:
+# 10,000 epochs of four rows took 0.36 s, of which the steps were 0.01.
 _TOGETHER_SECONDS = 0.01
 
 # Larger networks take them one by one: copies of the optimizer's arrays, to go back to, would take
@@ -51,7 +51,7 @@ _TOGETHER_BYTES = 1024 * 1024
 
 
 class _Totals:
-    """Sums over the steps of each of some epochs."""
+    """What the steps of an epoch add up to, or those of each of several epochs."""
 
     def __init__(self, epochs: int = 1) -> None:
         self._epochs = epochs
@@ -203,65 +203,90 @@ class Epochs:
     def run_several(self, most: int, record: History) -> dict[str, float]:
         """One epoch or, where they are short, up to ``most``; they are added to a record.
 
-        They are those that `run` would run one by one, with the same bits. Where one goes wrong
-        they are run again one by one. Returns what was measured in the last of them.
+        They are those that `run` would run one by one, with the same bits. Where one of them goes
+        wrong they are run one by one, so that it ends as it does there. Returns what was measured
+        in the last of them.
 
         Raises
         ------
         DivergenceError
             As `run`; the epochs before are in the record.
         """
-        state, count = self._state, 1
+        count, failure, steps_before = 1, None, self._state.steps
         if self._arrays is not None:
             fitting = int(_TOGETHER_SECONDS / self._epoch_seconds)
             count = max(1, min(most, self._most_together, fitting))
-            if count > 1 and self._run_together(self._arrays, count, record):
-                return record.last
+        if self._arrays is not None and count > 1:
+            try:
+                measured = self._run_together(self._arrays, count, record)
+                if measured is not None:
+                    return measured
+            except Exception as error:
+                if self._state.steps > steps_before:  # from a handler of a signal
+                    raise
+                failure = error
         for _ in range(count):
-            number = state.epoch
-            record.append(number, self.run())
-        return record.last
+            number = self._state.epoch
+            logs = self.run()
+            record.append(number, logs)
+        if failure is not None:  # and of none of the epochs
+            raise failure
+        return logs
 
-    def _run_together(self, source: ArraySource, count: int, record: History) -> bool:
-        """Add so many epochs to the record, and return True; or go back where one fails."""
-        state, steps_before, epoch_before = self._state, self._state.steps, self._state.epoch
+    def _run_together(
+        self, source: ArraySource, count: int, record: History
+    ) -> dict[str, float] | None:
+        """Add so many epochs to the record, and return what was measured in the last of them.
+
+        None, and everything is as before, if a loss or a parameter is not finite; as before it is,
+        too, if a row is refused. Ctrl-C leaves whole steps, and the epochs that were completed are
+        added.
+        """
+        state, record_before = self._state, len(record.epoch)
+        epoch_before, steps_before = state.epoch, state.steps
         self._good.keep()
         former = state.former(self._optimizer)
         start = time.perf_counter()
         part = source.together(state.seed, epoch_before, count)
-        try:
-            self._take_part(part)
-            seconds = time.perf_counter() - start
-            if np.isfinite(self._sums["step_loss"]).all() and state.is_finite:
-                self._epoch_seconds = seconds / part.epochs
-                self._add_epochs(part, seconds, record)
-                return True
-        except Exception:
-            pass  # it comes again where they are run one by one
-        except BaseException:  # Ctrl-C, as in `run`
-            if not state.is_finite:
-                go_back(state, self._good)
-            elif state.epoch == epoch_before:
-                done = (state.steps - steps_before) // (part.steps // part.epochs)
-                seconds = time.perf_counter() - start
-                if done > 0:
-                    self._add_epochs(part._replace(epochs=done), seconds, record)
-            raise
-        go_back(state, self._good, former)
-        return False
+        steps = part.steps // count  # of an epoch
 
-    def _add_epochs(self, part: Part, seconds: float, record: History) -> None:
-        """Count the epochs of a part whose steps were taken, and add them to the record."""
+        def is_good(epochs: int) -> bool:
+            losses = self._sums["step_loss"][: epochs * steps]
+            return state.is_finite and bool(np.isfinite(losses).all())
+
+        def add(epochs: int) -> dict[str, float]:
+            logs = self._measured(part._replace(epochs=epochs), time.perf_counter() - start)
+            if len(record.epoch) == record_before:
+                record.append_several(range(epoch_before, epoch_before + epochs), logs)
+            state.epoch = epoch_before + epochs
+            return {name: column[-1] for name, column in logs.items()}
+
+        try:
+            self._take_steps_of(part)
+            if is_good(count):
+                logs = add(count)
+                self._epoch_seconds = logs["seconds"]
+                return logs
+            go_back(state, self._good, former)
+            return None
+        except BaseException:
+            done = (state.steps - steps_before) // steps
+            if self._job.met_bad_row or not is_good(done):
+                go_back(state, self._good, former)
+            elif done > 0:
+                add(done)
+            raise
+
+    def _measured(self, part: Part, seconds: float) -> dict[str, list[float]]:
+        """What was measured in the epochs of a part, or of the beginning of the last one taken."""
         totals = _Totals(part.epochs)
         sums = {name: steps[: part.steps] for name, steps in self._sums.items()}
         totals.add(part, sums, self._rates[: part.steps])
-        first = self._state.epoch
-        self._state.epoch += part.epochs
-        record.append_several(range(first, first + part.epochs), totals.logs(seconds))
+        return totals.logs(seconds)
 
     def _run_part(self, part: Part, totals: _Totals) -> None:
         """All steps on a part of an epoch."""
-        self._take_part(part)
+        self._take_steps_of(part)
         bad = np.flatnonzero(~np.isfinite(self._sums["step_loss"]))
         if len(bad):
             loss = self._sums["step_loss"][bad[0]]
@@ -270,15 +295,13 @@ class Epochs:
         if not self._source.is_whole:
             self._job.release()
 
-    def _take_part(self, part: Part) -> None:
+    def _take_steps_of(self, part: Part) -> None:
         """The steps on a part, whatever comes of them."""
         state, job = self._state, self._job
         self._rates = state.rates(self._optimizer, part.steps)
         self._reserve(part.batch)
         if len(self._sums["step_loss"]) != part.steps:
-            self._sums = {name: np.empty(part.steps) for name in SUMS}
-        for sums in self._sums.values():
-            sums[...] = 0.0
+            self._sums = {name: np.zeros(part.steps) for name in SUMS}
         point_at(job, part.data)
         job.point(order=part.order, rates=self._rates, **self._sums)
         job.set(

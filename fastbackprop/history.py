@@ -49,7 +49,13 @@ class History(Mapping[str, list[float]]):
         other : History
             It stays as it is.
         """
-        self.append_several(other.epoch, other)
+        place = len(self.epoch)
+        try:
+            self.append_several(other.epoch, other)
+        except BaseException:  # Ctrl-C must not lose what was measured
+            if len(self.epoch) == place:
+                self.append_several(other.epoch, other)
+            raise
 
     def append_several(self, epochs: Sequence[int], logs: Mapping[str, Sequence[float]]) -> None:
         """Add some epochs; a name that they or earlier ones lack is NaN there.
@@ -61,6 +67,11 @@ class History(Mapping[str, list[float]]):
         logs : mapping from str to sequence of float
             What was measured in each.
 
+        Raises
+        ------
+        ValueError
+            If there are not as many values as epochs.
+
         Examples
         --------
         >>> history = History()
@@ -68,17 +79,25 @@ class History(Mapping[str, list[float]]):
         >>> history["loss"], history.epoch
         ([0.5, 0.25], [0, 1])
         """
-        for name in logs:
-            if name not in self._columns:
-                self._columns[name] = [math.nan] * len(self.epoch)
-        self.epoch.extend(epochs)
-        for name, column in self._columns.items():
-            column.extend(map(float, logs[name]) if name in logs else [math.nan] * len(epochs))
+        new = {name: list(map(float, column)) for name, column in logs.items()}
+        for name, column in new.items():
+            if len(column) != len(epochs):
+                raise ValueError(f"{name!r} has {len(column)} values for {len(epochs)} epochs")
+        place = len(self.epoch)
 
-    @property
-    def last(self) -> dict[str, float]:
-        """What was measured in the last epoch; empty where there is none."""
-        return {name: column[-1] for name, column in self._columns.items()}
+        def add() -> None:
+            """What may be done again after an exception; the epochs come last."""
+            for name in new:
+                self._columns.setdefault(name, [math.nan] * place)
+            for name, column in self._columns.items():
+                column[place:] = new.get(name, [math.nan] * len(epochs))
+            self.epoch[place:] = epochs
+
+        try:
+            add()
+        except BaseException:  # Ctrl-C must not leave a half of it
+            add()
+            raise
 
     def __getitem__(self, name: str) -> list[float]:
         try:
@@ -96,7 +115,7 @@ class History(Mapping[str, list[float]]):
     def __repr__(self) -> str:
         if not self.epoch:
             return "<History: no epochs>"
-        last = ", ".join(f"{name} {value:.4g}" for name, value in self.last.items())
+        last = ", ".join(f"{name} {column[-1]:.4g}" for name, column in self._columns.items())
         return f"<History: {len(self.epoch)} epochs; the last: {last}>"
 
     def _repr_html_(self) -> str:

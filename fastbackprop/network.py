@@ -75,7 +75,8 @@ class Network(Trainable, Predictor, Exporter):
     history : History
         Every epoch trained so far.
     stop_training : bool
-        Set to True in a callback, it ends `fit` after the current epoch. `fit` begins with False.
+        Set to True in a callback, it ends `fit` after the current epoch; elsewhere, as in another
+        thread, within some 10 ms or after the current epoch. `fit` begins with False.
 
     Raises
     ------
@@ -254,7 +255,8 @@ class Network(Trainable, Predictor, Exporter):
         Returns
         -------
         History
-            What was measured in each epoch of this call, and of the one that it resumes.
+            What was measured in each epoch of this call, and of the one that it resumes. Of epochs
+            that were taken together, ``seconds`` and ``rows_per_second`` are the mean.
 
         Raises
         ------
@@ -274,7 +276,7 @@ class Network(Trainable, Predictor, Exporter):
         KeyboardInterrupt
             On Ctrl-C, within 0.3 s. The step that is being made is dropped; all before it have been
             taken, and `history` has the epochs that were completed. Another call of fit goes on.
-            If a parameter is no longer finite then, all are those of the last good epoch.
+            If a parameter or a loss is no longer finite then, all are those of a good epoch before.
         RuntimeError
             If the network is being trained by another thread, by the fit that called this callback,
             or when this process was forked. That training is not disturbed.

@@ -1,8 +1,9 @@
 """Learning-rate schedules: the rate of each optimizer step, as a function of the step's number.
 
 Steps are counted from 0 over the whole life of an optimizer's state, as in Keras and optax, so
-a schedule goes on where it was in a later `fit`. An epoch of n rows in batches of b has
-``steps = -(-n // b)`` steps: for 10 epochs, give ``decay_steps=10 * steps``.
+a schedule goes on where it was in a later `fit`. They are asked for ahead, those of an epoch or of
+several at once, so a function of yours must follow from the step alone. An epoch of n rows in
+batches of b has ``steps = -(-n // b)`` steps: for 10 epochs, give ``decay_steps=10 * steps``.
 """
 
 from abc import ABC, abstractmethod

@@ -10,7 +10,7 @@ from fastbackprop.optimizers import Optimizer
 from fastbackprop.probe import point_at
 from fastbackprop.spare import Spare
 from fastbackprop.state import Former, State
-from fastbackprop.steps import (
+from fastbackprop.stepping import (
     SUMS,
     DivergenceError,
     go_back,

@@ -148,10 +148,11 @@ def epoch_order(net, epoch, n, batch):
     """Return the order of rows that shuffle=True takes in an epoch."""
     if batch >= n:
         return np.arange(n)
-    if n > 512:
-        return np.random.default_rng([net._state.seed, epoch]).permutation(n)
-    series = np.random.default_rng([net._state.seed, epoch // 64])
-    return series.permuted(np.tile(np.arange(n), (64, 1)), axis=1)[epoch % 64]
+    epochs = next((k for k in (64, 32, 16, 8, 4, 2) if k * n <= 1024), 1)
+    rng = np.random.default_rng([net._state.seed, epoch // epochs])
+    if epochs == 1:
+        return rng.permutation(n)
+    return rng.permuted(np.tile(np.arange(n), (epochs, 1)), axis=1)[epoch % epochs]
 
 
 def dropout_masks(net, epoch, step, n):

@@ -7,12 +7,22 @@ import threading
 import time
 from pathlib import Path
 
-from fastbackprop import epochs, resumption, spare, state, steps, storage, team, training
+from fastbackprop import (
+    epochs,
+    history,
+    resumption,
+    spare,
+    state,
+    stepping,
+    storage,
+    team,
+    training,
+)
 
 FOLDERS = Path(epochs.__file__).parents[1], Path(__file__).parent  # where scripts find modules
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, FOLDERS))}
 
-FILES = tuple(module.__file__ for module in (team, steps, epochs, training))
+FILES = tuple(module.__file__ for module in (team, stepping, epochs, history, training))
 FILES_OF_STATE = tuple(module.__file__ for module in (state, spare))
 FILES_OF_RESUMPTION = tuple(module.__file__ for module in (resumption, state, storage))
 

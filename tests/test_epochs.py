@@ -2,25 +2,28 @@
 
 import copy
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from comparison import bits
+from comparison import bits, epoch_order
 from interruption import run
 
 import fastbackprop as fb
 from fastbackprop import epochs, job
 from fastbackprop._kernels.records import SCORE_NONE
 from fastbackprop.data import Targets, TrainingData
+from fastbackprop.division import chunks_of
 from fastbackprop.epochs import Epochs
 from fastbackprop.schedules import CosineDecay
 from fastbackprop.sources import ArraySource
 
 CASES = {
     "few rows": {},
-    "more rows than a series has": {"n": 530, "batch": 100},
+    "the most rows of a series": {"n": 512, "batch": 100},
+    "more rows than a series has": {"n": 513, "batch": 100},
     "a step an epoch": {"n": 21, "batch": 21},
-    "chunks": {"n": 1100, "batch": 1100},
+    "the fewest rows of chunks": {"n": 1024, "batch": 1024},
     "chunks and a rest": {"n": 2300, "batch": 1100},
     "in order": {"shuffle": False},
     "in an order of the caller's": {"shuffle": np.arange(37)[::-1]},
@@ -183,7 +186,7 @@ def test_the_order_of_one_epoch_is_not_copied():
     np.testing.assert_array_equal(source.together(0, 0, 3).order, np.tile(order, 3))
 
 
-def test_the_bar_counts_all_of_them(calls, capsys, monkeypatch):
+def test_the_bar_counts_all_of_them(calls, monkeypatch):
     net, fit = fit_of()
     advanced = []
     monkeypatch.setattr(
@@ -192,7 +195,142 @@ def test_the_bar_counts_all_of_them(calls, capsys, monkeypatch):
     )
     history = fit(net, 20)
     assert sum(count for count, _ in advanced) == 20
-    assert advanced[-1][1] == history.last
+    assert advanced[-1][1] == {name: column[-1] for name, column in history.items()}
+    assert [count for count, _ in advanced] == [1, 19]
+
+
+def test_a_batch_of_all_rows_has_no_order():
+    data = TrainingData(np.zeros((37, 5)), Targets(None, np.zeros((37, 3)), SCORE_NONE), None)
+    assert ArraySource(data, 37, shuffle=True).together(0, 0, 3).order is None
+    assert ArraySource(data, 36, shuffle=True).together(0, 0, 3).order is not None
+
+
+@pytest.mark.parametrize("n", [2, 16, 17, 37, 512, 513])
+def test_orders_follow_from_the_seed_and_the_epoch(n):
+    data = TrainingData(np.zeros((n, 5)), Targets(None, np.zeros((n, 3)), SCORE_NONE), None)
+    source = ArraySource(data, n - 1, shuffle=True)
+    for epoch in (0, 1, 63, 64, 3):
+        for seed in (0, 1):
+            net = fb.Network([5, 3], random_state=0)
+            net._state.seed = seed
+            expected = epoch_order(net, epoch, n, n - 1)
+            np.testing.assert_array_equal(source.together(seed, epoch, 1).order, expected)
+            assert sorted(expected) == list(range(n))
+
+
+def test_calls_stay_as_long_as_they_may_be(monkeypatch):
+    now = [0.0]
+    steps = []
+    take = Epochs._take_some
+
+    def timed(running, first, last, batch):
+        done = take(running, first, last, batch)
+        steps.append(done)
+        now[0] += 1e-4 * done
+        return done
+
+    monkeypatch.setattr(Epochs, "_take_some", timed)
+    monkeypatch.setattr(epochs, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    net, fit = fit_of(n=30, batch=10, threads=1)  # an epoch is 0.3 ms
+    fit(net, 100)
+    assert steps == [3, 99, 99, 99]
+
+
+def test_the_number_of_threads_follows_from_what_a_call_takes(monkeypatch):
+    monkeypatch.setattr("fastbackprop.division.available_threads", lambda: 2)
+    net = fb.Network([4, 32, 16, 4], "tanh", "mse", random_state=0)
+    X, y = np.zeros((1100, 4)), np.zeros((1100, 4))
+    data = TrainingData(X, Targets(None, y, SCORE_NONE), None)
+    source = ArraySource(data, 1100, shuffle=False)
+    chosen = [Epochs(net._state, source, fb.SGD(), None, most).team.threads for most in (1, 50)]
+    assert chosen == [1, 2]
+
+
+def test_how_many_chunks_there_are():
+    def chunks(rows, *layers):
+        return chunks_of(fb.Network([*layers])._state.plan, rows)
+
+    # 16 or 8 gradients in float32 must be no more than 512 KiB; rows are padded to 64 bytes.
+    small, medium = [fb.Dense(127, 64)], [fb.Dense(255, 64)]
+    assert [chunks(rows, *small) for rows in (1023, 1024)] == [0, 16]
+    assert chunks(1024, fb.Dense(128, 64)) == chunks(1024, *medium) == 8
+    assert chunks(1024, fb.Dense(256, 64)) == 0
+    assert chunks(1024, fb.Dropout(0.5), *small) == 0
+
+
+def test_another_thread_can_stop_them(monkeypatch):
+    net, fit = fit_of(threads=1)
+    run_several = Epochs.run_several
+
+    def stopping(running, most, record):
+        logs = run_several(running, most, record)
+        net.stop_training = len(record.epoch) > 3
+        return logs
+
+    monkeypatch.setattr(Epochs, "run_several", stopping)
+    monkeypatch.setattr(epochs, "_TOGETHER_SECONDS", 1e-9)
+    assert len(fit(net, 50).epoch) == 4
+
+
+@pytest.mark.parametrize("error", [TimeoutError, KeyboardInterrupt])
+def test_what_a_handler_of_a_signal_raises_ends_training_at_once(error, calls, monkeypatch):
+    net, fit = fit_of(threads=1)
+    take, failures = Epochs._take_some, [error]
+
+    def interrupted(running, first, last, batch):
+        done = take(running, first, last, batch)
+        if last > 8 and failures:
+            raise failures.pop()
+        assert failures or last == 8
+        return done
+
+    monkeypatch.setattr(Epochs, "_take_some", interrupted)
+    with pytest.raises(error):
+        fit(net, 50)
+    monkeypatch.undo()
+    twin, fit = fit_of(threads=1)
+    assert fit(twin, 50)["loss"] == net.history["loss"]
+    np.testing.assert_array_equal(bits(net), bits(twin))
+    assert net._state.epoch == 50
+
+
+def test_what_a_handler_raises_before_the_first_step_is_not_lost(calls, monkeypatch):
+    net, fit = fit_of(threads=1)
+    rates, failures = net._state.rates, [TimeoutError]
+
+    def interrupted(optimizer, steps):
+        if steps > 8 and failures:
+            raise failures.pop()
+        return rates(optimizer, steps)
+
+    monkeypatch.setattr(net._state, "rates", interrupted)
+    with pytest.raises(TimeoutError):
+        fit(net, 50)
+    assert net.history.epoch == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("clip_norm", "kind"),
+    [(1.0, "the loss became inf"), (None, r"weights\[0\]\[0, 0\] became infinite")],
+)
+def test_what_is_not_finite_only_once_is_found(clip_norm, kind, calls):
+    """A loss, of parameters that are finite; or parameters, by the last step of all."""
+    X, y = np.full((4, 1), 1.0), np.zeros((4, 1))
+    rate = 1e200 if clip_norm else 1e308
+
+    def rates(step):
+        return rate if step == (30 if clip_norm else 39) else 1e-3
+
+    histories = []
+    for callbacks in ([], [Unwatched()]):
+        net = fb.Network([1, 1], loss="mse", dtype="float64", random_state=0)
+        net.weights[0][...] = 3.0
+        optimizer = fb.SGD(rates, clip_norm=clip_norm)
+        with pytest.raises(fb.DivergenceError, match=kind):
+            net.fit(X, y, 20, 2, optimizer, callbacks=callbacks, shuffle=False, verbose=0)
+        histories.append((net.history.epoch, net.history["loss"], bits(net).tolist()))
+    assert histories[0] == histories[1]
+    assert len(histories[0][0]) == (15 if clip_norm else 19)
 
 
 AT_EACH_LINE = textwrap.dedent(
@@ -242,6 +380,47 @@ AT_EACH_LINE = textwrap.dedent(
 )
 
 
+DIVERGING = textwrap.dedent(
+    """
+    # Interrupts epochs that diverge when they are taken together, at each line in turn.
+    import copy
+    import sys
+
+    import numpy as np
+    from interruption import InterruptAt
+
+    import fastbackprop as fb
+    from fastbackprop import epochs
+
+    epochs._TOGETHER_SECONDS = 1e9
+    clip_norm = float(sys.argv[1]) or None
+    start = fb.Network([3, 4, 2], "relu", "mse", random_state=0)
+    X, y = np.ones((4, 3)), np.ones((4, 2))
+    sgd = fb.SGD(lambda step: 0.01 if step < 20 else 1e30, momentum=0.9, clip_norm=clip_norm)
+    lines, ended = 0, False
+    while not ended:
+        net = copy.deepcopy(start)
+        try:
+            with InterruptAt(lines):
+                net.fit(X, y, 20, 2, sgd, verbose=0)
+        except fb.DivergenceError:
+            ended = True
+        except KeyboardInterrupt:
+            lines += 1
+        assert np.isfinite(net.get_parameters()).all(), lines
+        if net.history.epoch:
+            assert np.isfinite(net.history["loss"]).all(), lines
+            assert len(net.history["loss"]) == len(net.history.epoch) <= 11, lines
+    print(lines)
+    """
+)
+
+
+@pytest.mark.parametrize("clip_norm", [0, 1])
+def test_ctrl_c_at_any_line_of_epochs_that_diverge(clip_norm):
+    assert int(run(DIVERGING, clip_norm)) > 100
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_at_any_line(threads):
     lines, counts = run(AT_EACH_LINE, threads).split(maxsplit=1)
@@ -270,3 +449,32 @@ def test_a_stop_within_them_keeps_those_that_are_whole(monkeypatch, calls):
     assert net._state.steps == 8 + 8 + 60
     twin, fit = fit_of(threads=1)
     assert fit(twin, 9)["loss"] == net.history["loss"]
+
+
+def test_rows_that_are_refused_undo_their_epoch(calls):
+    """Those that someone changed to NaN, which only a schedule of the caller's does here."""
+    nets = []
+    for callbacks in ([], [Unwatched()]):
+        rng = np.random.default_rng(0)
+        X, y = rng.normal(size=(37, 5)), rng.integers(0, 3, 37)
+
+        def rate(step, X=X):
+            if step == 100:
+                X[3, 2] = np.nan
+            return 0.01
+
+        net = fb.Network([5, 17, 3], loss="cross_entropy", random_state=3)
+        with pytest.raises(ValueError, match=r"X contains nan at \[3, 2\]"):
+            net.fit(X, y, 99, 5, fb.Adam(rate), callbacks=callbacks, verbose=0)
+        nets.append(net)
+    together, one_by_one = nets
+    # Rates are asked for ahead, so that the row is there earlier.
+    done = len(together.history.epoch)
+    assert done == 1
+    assert together.history["loss"] == one_by_one.history["loss"][:done]
+    assert len(one_by_one.history.epoch) == 12
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(37, 5)), rng.integers(0, 3, 37)
+    twin = fb.Network([5, 17, 3], loss="cross_entropy", random_state=3)
+    twin.fit(X, y, done, 5, fb.Adam(0.01), verbose=0)
+    np.testing.assert_array_equal(bits(together), bits(twin))

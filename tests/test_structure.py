@@ -95,7 +95,7 @@ LAYOUT = [
     "sources",
     "evaluation",
     "resumption",
-    "steps",
+    "stepping",
     "single_step",
     "pace",
     "epochs",

@@ -9,7 +9,7 @@ from fastbackprop._version import __version__
 from fastbackprop.cli import bench, check, predict, textbook, train
 from fastbackprop.cli.arguments import Parser
 from fastbackprop.cli.termination import Terminated
-from fastbackprop.steps import DivergenceError
+from fastbackprop.stepping import DivergenceError
 
 __all__ = ["main"]
 

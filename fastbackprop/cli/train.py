@@ -18,7 +18,7 @@ from fastbackprop.cli.termination import sigterm_raises
 from fastbackprop.layers import Dense, Layer, Rescaling
 from fastbackprop.network import Network
 from fastbackprop.optimizers import Optimizer
-from fastbackprop.steps import DivergenceError
+from fastbackprop.stepping import DivergenceError
 
 _CURVE = "learning_curve.png"
 _LEARNING_RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}

@@ -21,7 +21,7 @@ from fastbackprop.probe import Probe
 from fastbackprop.single_step import step
 from fastbackprop.sources import ArraySource
 from fastbackprop.state import State
-from fastbackprop.steps import DivergenceError
+from fastbackprop.stepping import DivergenceError
 
 # Each takes its gradient from the kernels another way: added to the parameters in registers, row by
 # row through the optimizer, and stored for the norm first.

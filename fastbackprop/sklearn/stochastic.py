@@ -14,7 +14,7 @@ from fastbackprop.plan import Array
 from fastbackprop.probe import point_at
 from fastbackprop.sklearn.objective import Objective
 from fastbackprop.state import State
-from fastbackprop.steps import reserve_steps, take_steps, training_job
+from fastbackprop.stepping import reserve_steps, take_steps, training_job
 from fastbackprop.team import Team
 
 
