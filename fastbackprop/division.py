@@ -26,9 +26,12 @@ _SECONDS_A_BARRIER = 3e-6
 # batches of 64 took 23 µs on one thread and 34 on two, which were to take 22.
 _LEAST_SAVED = 1 / 4
 
-# Starting a team for one call, whose first share is the caller's own.
-_SECONDS_A_START = 100e-6
-
+# Starting a team for one call, whose first share is the caller's own. And how fast the core is that
+# must not lose by it: 10,000 rows through 4-32-32-2 took one thread of another server 204 µs, as by
+# these, and two threads, by the numbers above, 250 to 350; 1,000 rows 39, and 287.
+_SECONDS_A_START = 300e-6
+_FAST_FLOPS_A_SECOND_AND_LANE = 12e9
+_FAST_SECONDS_A_ROW = 20e-9
 
 # Where the model takes a team for steps that are longer than this on one thread, one thread is not
 # tried: barriers are nothing beside them, and a trial would take long.
@@ -42,8 +45,13 @@ def _fastest(seconds: Callable[[int], float], least: int = 1) -> int:
 
 def _seconds_alone(plan: Plan, rows: int) -> float:
     """What one thread takes for a step of ``rows`` rows, without the update."""
-    lanes = VECTOR_BITS / 8 / plan.dtype.itemsize
-    return plan.flops(rows) / (lanes * _FLOPS_A_SECOND_AND_LANE) + rows * _SECONDS_A_ROW
+    flops_a_second = _lanes(plan) * _FLOPS_A_SECOND_AND_LANE
+    return plan.flops(rows) / flops_a_second + rows * _SECONDS_A_ROW
+
+
+def _lanes(plan: Plan) -> float:
+    """Elements of a vector."""
+    return VECTOR_BITS / 8 / plan.dtype.itemsize
 
 
 def _seconds_lost(plan: Plan, rows: int, threads: int, by_inputs: int) -> float:
@@ -151,7 +159,8 @@ def call_threads(requested: int | None, plan: Plan, rows: int) -> int:
     """Threads for a team that is started for one call on ``rows`` rows."""
     if requested is not None:
         return requested
-    seconds = _seconds_alone(plan, rows)
+    flops_a_second = _lanes(plan) * _FAST_FLOPS_A_SECOND_AND_LANE
+    seconds = plan.flops(rows) / flops_a_second + rows * _FAST_SECONDS_A_ROW
     if seconds <= _SECONDS_A_START:
         return 1
     return _fastest(lambda threads: seconds / threads + _SECONDS_A_START * (threads > 1))

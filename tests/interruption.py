@@ -22,7 +22,8 @@ from fastbackprop import (
 FOLDERS = Path(epochs.__file__).parents[1], Path(__file__).parent  # where scripts find modules
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, FOLDERS))}
 
-FILES = tuple(module.__file__ for module in (team, stepping, epochs, history, training))
+FILES = tuple(module.__file__ for module in (team, stepping, epochs, training))
+FILES_OF_HISTORY = (history.__file__,)
 FILES_OF_STATE = tuple(module.__file__ for module in (state, spare))
 FILES_OF_RESUMPTION = tuple(module.__file__ for module in (resumption, state, storage))
 

@@ -318,9 +318,10 @@ def test_the_number_of_threads_can_be_bounded(monkeypatch):
 
 def test_a_short_epoch_is_left_to_one_thread(monkeypatch):
     monkeypatch.setattr(division, "available_threads", lambda: 2)
+    monkeypatch.setattr(division, "VECTOR_BITS", 512)
     plan = fb.Network([4, 32, 16, 4])._state.plan
-    assert division.epoch_threads(None, plan, 1000, 1000) == 1
-    assert division.epoch_threads(None, plan, 10_000, 10_000) == 2
+    assert division.epoch_threads(None, plan, 10_000, 10_000) == 1
+    assert division.epoch_threads(None, plan, 10_000, 50_000) == 2
     assert division.epoch_threads(3, plan, 1000, 1000) == 3
 
 

@@ -341,7 +341,7 @@ AT_EACH_LINE = textwrap.dedent(
     import threading
 
     import numpy as np
-    from interruption import InterruptAt
+    from interruption import FILES, FILES_OF_HISTORY, InterruptAt
 
     import fastbackprop as fb
     from fastbackprop import epochs
@@ -362,7 +362,7 @@ AT_EACH_LINE = textwrap.dedent(
     while not completed:
         net = copy.deepcopy(start)
         try:
-            with InterruptAt(lines):
+            with InterruptAt(lines, files=(*FILES, *FILES_OF_HISTORY)):
                 net.fit(X, y, 6, 1, momentum, threads=threads, **options)
             completed = True
         except KeyboardInterrupt:

@@ -211,16 +211,16 @@ def watched(monkeypatch, two_cores):
 
 def test_training_takes_the_faster_and_remembers_it(watched):
     rng = np.random.default_rng(0)
-    X, y = rng.random((2400, 64)), rng.integers(0, 3, 2400)
+    X, y = rng.random((9600, 64)), rng.integers(0, 3, 9600)
 
     def fit(net, threads):
         net.fit(X, y, 2, 8, threads=threads, verbose=0)
         return bits(net)
 
     nets = [fb.Network([64, 30, 3], random_state=0) for _ in range(2)]
-    assert choices([64, 30, 3], 8, 2400) == (1, 2)
+    assert choices([64, 30, 3], 8, 9600) == (1, 2)
     fit(nets[0], None)
-    assert sum(rows for _, _, rows in watched) == 2 * 2400
+    assert sum(rows for _, _, rows in watched) == 2 * 9600
     numbers = [threads for _, threads, _ in watched]
     assert numbers[0] == 1
     assert numbers[-1] == 2
