@@ -351,3 +351,32 @@ def test_importing_the_package_imports_little():
     imported = set(output.split())
     assert "fastbackprop" in imported
     assert not imported & (OPTIONAL | {"IPython", "pandas", "scipy", "torch", "tqdm"})
+
+
+# What airspeed velocity looks for in a benchmark's module, too, and takes for the benchmark's own.
+ASV_ATTRIBUTES = {
+    *("repeat", "number", "rounds", "timeout", "timer", "sample_time", "warmup_time", "processes"),
+    *("params", "param_names", "setup", "teardown", "setup_cache", "version", "unit"),
+    *("min_run_count", "pretty_name", "pretty_source"),
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT.parent / "benchmarks" / "benchmarks").glob("bench_*.py")),
+    ids=lambda path: path.name,
+)
+def test_no_name_in_a_module_of_benchmarks_is_taken_for_an_attribute(path):
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        names.add(getattr(node, "name", None))
+        names |= {
+            each.id
+            for each in ast.walk(node)
+            if isinstance(node, ast.Assign)
+            and isinstance(each, ast.Name)
+            and isinstance(each.ctx, ast.Store)
+        }
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    assert not names & ASV_ATTRIBUTES

@@ -72,7 +72,7 @@ class EpochFromPython:
 
 
 @entry_point  # kept on disk: Numba compiles what it calls once more, into it
-def repeat(job_address, times, like):
+def run_times(job_address, times, like):
     for _ in range(times):
         run(job_address, 0, like)
 
@@ -95,19 +95,19 @@ class FromCompiledCode:
         self.probe = Probe(self.net._state, self.net._data(X, y, None), threads=1)
         expected = np.mean((self.net.predict(X).astype(np.float64) - y) ** 2)
         check(self.probe.differentiate(), expected)
-        self.repeat(1)  # compiles
+        self.run_job(1)  # compiles
 
-    def repeat(self, times):
+    def run_job(self, times):
         job = self.probe._job
         job.begin()
-        repeat(job._address, times, np.float32(1))
+        run_times(job._address, times, np.float32(1))
 
     def track_microseconds(self, network):
         times = 2_000
         trials = []
         for _ in range(5):
             start = time.perf_counter()
-            self.repeat(times)
+            self.run_job(times)
             trials.append(time.perf_counter() - start)
         return 1e6 * sorted(trials)[2] / times
 
